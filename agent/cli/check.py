@@ -1,0 +1,148 @@
+"""`wantd check`: looks at everything the agent needs, and says what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from agent.cli.text import size
+from agent.config import Config, catalog_path, find_file, hub_token, load, process_environment
+from agent.core.catalog import parse_catalog
+from agent.errors import Exit, WantdError
+from agent.store.layout import Layout
+from agent.store.locks import hold_directory
+
+# Run in a second process: exits with 1 when it cannot have the lock that this one holds.
+PROBE = "import sys; from agent.store.locks import hold_directory; sys.exit(hold_directory(sys.argv[1]) is None)"
+GOOD, WARNING, BAD = "ok", "warning", "BAD"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. `mend` says what to do where it is not good."""
+
+    grade: str
+    subject: str
+    text: str
+    mend: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to leave out."""
+    parser.add_argument("--no-network", action="store_true", help="do not ask the Hub")
+
+
+def call(arguments: argparse.Namespace) -> int:
+    """Print the findings. Returns 0, or 1 when one is bad."""
+    environ = process_environment()
+    config = load(arguments.config, environ)
+    file = arguments.config or find_file(environ)
+    findings = [Finding(GOOD, "configuration", file or "none: the defaults and the environment")]
+    looks: list[Callable[[Config], Iterator[Finding]]] = [_catalogue, _spool, _store, _disk, _face]
+    for look in looks:
+        findings += look(config)
+    if not arguments.no_network:
+        findings += asyncio.run(_network(config))
+    for finding in findings:
+        print(f"{finding.grade:<8} {finding.subject:<14} {finding.text}")
+        if finding.mend:
+            print(f"{'':<23} -> {finding.mend}")
+    return Exit.FAILURE if any(finding.grade == BAD for finding in findings) else Exit.OK
+
+
+def _catalogue(config: Config) -> Iterator[Finding]:
+    path = catalog_path(config)
+    try:
+        with open(path, "rb") as file:
+            catalog = parse_catalog(file.read())
+    except (OSError, ValueError) as error:
+        yield Finding(BAD, "catalogue", f"{path}: {error}", "correct the file, or set catalog.path to another one")
+        return
+    ids = ", ".join(sorted(entry.id for entry in catalog.entries.values()))
+    yield Finding(GOOD, "catalogue", f"{path}: {len(catalog.entries)} models: {ids}")
+    for problem in catalog.problems:
+        yield Finding(WARNING, "catalogue", problem, "this entry is left out until it is corrected")
+
+
+def _spool(config: Config) -> Iterator[Finding]:
+    path = config.spool.dir
+    if not os.path.isdir(path):
+        yield Finding(WARNING, "spool", f"{path} is not there", "the agent makes it when it starts")
+        return
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        mend = "give this user the right to read and write it: progress files are written there"
+        yield Finding(BAD, "spool", f"{path} cannot be read or written by uid {os.geteuid()}", mend)
+        return
+    fd = hold_directory(path)
+    served = "an agent serves it" if fd is None else "no agent serves it now"
+    if fd is not None:
+        os.close(fd)
+    yield Finding(GOOD, "spool", f"{path}: {served}")
+
+
+def _store(config: Config) -> Iterator[Finding]:
+    layout = Layout(config.store.dir)
+    try:
+        layout.create()
+    except WantdError as error:
+        yield Finding(BAD, "store", error.message, error.hint)
+        return
+    yield Finding(GOOD, "store", layout.root)
+    fd = hold_directory(layout.partial)
+    if fd is None:
+        return
+    try:
+        excluded = (
+            subprocess.run([sys.executable, "-c", PROBE, layout.partial], check=False, timeout=30).returncode == 1
+        )
+    finally:
+        os.close(fd)
+    if excluded:
+        yield Finding(GOOD, "locks", "two processes exclude each other")
+    else:
+        mend = "put the store on a file system with working flock(2), or let one agent only use it"
+        yield Finding(WARNING, "locks", "flock does not exclude on this file system", mend)
+
+
+def _disk(config: Config) -> Iterator[Finding]:
+    if not os.path.isdir(config.store.dir):
+        return
+    usage = shutil.disk_usage(config.store.dir)
+    text = f"{size(usage.free)} free of {size(usage.total)}"
+    if usage.free - config.store.min_free_bytes < 10e9:
+        yield Finding(WARNING, "disk", text, "a 7B model at Q4_K_M has 5 GB: make room, or set store.dir elsewhere")
+    else:
+        yield Finding(GOOD, "disk", text)
+
+
+def _face(config: Config) -> Iterator[Finding]:
+    if config.http.listen:
+        yield Finding(WARNING, "http", "http.listen is set, and this version serves no HTTP", "leave it empty")
+
+
+async def _network(config: Config) -> list[Finding]:
+    from agent.net.address import AddressRule
+    from agent.net.budget import HostBudgets
+    from agent.net.client import Http
+
+    endpoint, token = config.hub.endpoint, hub_token(config, process_environment())
+    if config.hub.offline:
+        return [Finding(WARNING, "Hub", "offline by configuration", "unset HF_HUB_OFFLINE and hub.offline to fetch")]
+    rule = AddressRule(False, endpoint)
+    async with Http(rule, HostBudgets(), environ=process_environment()) as http:
+        try:
+            answer = await http.get(f"{endpoint}/api/whoami-v2", f"Bearer {token}" if token else None)
+        except WantdError as error:
+            return [Finding(BAD, "Hub", f"{endpoint}: {error.message}", error.hint)]
+    if answer.status == 200 and token:
+        return [Finding(GOOD, "Hub", f"{endpoint} answers and knows the token")]
+    if token and answer.status in (401, 403):
+        mend = "make a new token in the Hub's settings, and put it into HF_TOKEN or the token file"
+        return [Finding(BAD, "Hub", f"{endpoint} answers, but does not accept the token", mend)]
+    return [Finding(GOOD, "Hub", f"{endpoint} answers" + ("" if token else "; no token is set, public models only"))]

@@ -1,0 +1,87 @@
+"""`wantd demo`: the whole way on this machine with no network: a small Hub, an agent, a want, the bar, the path."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from agent.config import process_environment
+from agent.errors import Exit
+
+MODEL = "qwen3"
+REPO = "bartowski/Qwen_Qwen3-0.6B-GGUF"  # what the catalogue has for it
+GGUF_BYTES = 96_000_000
+# As on the real Hub one connection is slow and many are quick; so the bar can be seen to move.
+CONNECTION_BYTES_PER_S = 4_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to do it."""
+    parser.add_argument("--dir", metavar="DIR", help="where spool and store of the demo go (emptied first)")
+
+
+def call(arguments: argparse.Namespace) -> int:
+    """Go the whole way. Returns 0 when the file is there and right."""
+    from agent.embedded_hub.process import HubProcess
+
+    environ = process_environment()
+    cache = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    root = os.path.abspath(arguments.dir or f"{cache}/wantd/demo")
+    for name in ("spool", "models"):
+        shutil.rmtree(f"{root}/{name}", ignore_errors=True)
+    os.makedirs(f"{root}/spool")
+    with HubProcess("--gguf-size", str(GGUF_BYTES)) as hub:
+        hub.fault("cdn/*", max_rate=CONNECTION_BYTES_PER_S)
+        settings = {
+            key: value
+            for key, value in environ.items()
+            if not key.startswith(("WANTD_", "HF_", "LLMLB_")) and not key.lower().endswith("_proxy")
+        }
+        settings |= {
+            "WANTD_SPOOL__DIR": f"{root}/spool",
+            "WANTD_STORE__DIR": f"{root}/models",
+            "HF_ENDPOINT": hub.endpoint,
+        }
+        _say(f"1. a Hub of its own answers at {hub.endpoint}")
+        with _agent(settings, f"{root}/agent.log"):
+            _say(f"2. an agent runs and watches {root}/spool (its log: {root}/agent.log)")
+            _say(f"3. the want: echo {MODEL} > {root}/spool/{MODEL}.want")
+            command = [sys.executable, "-m", "agent", "get", MODEL, "--timeout", "120"]
+            got = subprocess.run(command, env=settings, stdout=subprocess.PIPE, text=True, check=False)
+            path = got.stdout.strip()
+        if got.returncode or not path:
+            _say(f"the want was not fulfilled (exit {got.returncode}); see {root}/agent.log")
+            return Exit.FAILURE
+        sha256 = _sha256(path)
+        if sha256 not in str(hub.repos()[REPO]):
+            _say(f"{path} is not what the Hub has")
+            return Exit.FAILURE
+    _say(f"4. ready and verified: {os.path.getsize(path)} bytes, SHA-256 {sha256}")
+    print(path)
+    return Exit.OK
+
+
+@contextlib.contextmanager
+def _agent(environ: dict[str, str], log: str) -> Iterator[None]:
+    with open(log, "wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "agent", "run"], env=environ, stderr=output)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,253 @@
+"""`wantd get MODEL…`: drops wants, shows how they go, prints the paths. Any other program can do the same by hand."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import re
+import sys
+import time
+from typing import Any, Protocol
+
+import orjson
+
+from agent.cli.text import how_it_goes, is_alive
+from agent.config import load, process_environment
+from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
+from agent.errors import Code, Exit, WantdError
+
+POLL_S = 0.05  # a stat of one small file; quicker than people see
+SILENCE_S = 3.0  # an agent answers within 0.1 s: after this there is none
+FINAL = ("ready", "failed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What can be asked for."""
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="catalogue id or org/name, with :QUANT and @REVISION"
+    )
+    parser.add_argument("--files", action="append", default=[], metavar="PATTERN", help="only files like this")
+    parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="no files like this")
+    parser.add_argument("--priority", type=int, default=5, choices=range(10), metavar="0-9", help="0 is first")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up watching; the want stays")
+    parser.add_argument("--no-wait", action="store_true", help="drop the want and do not wait")
+    parser.add_argument("--cancel-on-interrupt", action="store_true", help="Ctrl-C removes the want")
+
+
+class Watch:
+    """One want that was dropped, and the answers to it."""
+
+    def __init__(self, model: str, path: str, before: str | None) -> None:
+        self.model = model
+        self.path = path
+        self.answer: dict[str, Any] | None = None
+        self._progress = path.removesuffix(WANT_SUFFIX) + PROGRESS_SUFFIX
+        self._before = before  # the answer that lay there before: a failure in it is not news
+        self._seen = 0
+
+    def look(self) -> bool:
+        """Read the answer again if it has changed. True when it has."""
+        try:
+            stamp = os.stat(self._progress).st_mtime_ns
+            if stamp == self._seen:
+                return False
+            with open(self._progress, "rb") as file:
+                answer = orjson.loads(file.read())
+        except (OSError, orjson.JSONDecodeError):
+            return False
+        self._seen = stamp
+        if answer.get("updated_at") == self._before and answer.get("state") == "failed":
+            return False
+        self.answer = answer
+        return True
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will come."""
+        if self.answer is None or self.answer.get("state") not in FINAL:
+            return False
+        paths = [model.get("path") for model in self.answer.get("models", [])]
+        return self.answer["state"] == "failed" or all(path and os.path.exists(path) for path in paths)
+
+
+class Display(Protocol):
+    """Shows how wants go, on standard error."""
+
+    def update(self, watch: Watch) -> None: ...
+    def note(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lines:
+    """For a log or a pipe: one line for each change of state and each tenth."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, int]] = {}
+
+    def update(self, watch: Watch) -> None:
+        answer = watch.answer or {}
+        key = (str(answer.get("state")), int(answer.get("progress", 0) * 10))
+        if self._last.get(watch.model) != key:
+            self._last[watch.model] = key
+            self.note(f"{watch.model}: {how_it_goes(answer)}")
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Bars:
+    """For a terminal: one live bar for each model, with rate and time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+        self._bars = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>5.1f}%"),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._bars.start()
+
+    def update(self, watch: Watch) -> None:
+        from rich.markup import escape
+
+        if watch.model not in self._tasks:
+            self._tasks[watch.model] = self._bars.add_task(escape(watch.model), total=1.0, text="")
+        answer = watch.answer or {}
+        self._bars.update(
+            self._tasks[watch.model], completed=answer.get("progress", 0.0), text=how_it_goes(answer, percent=False)
+        )
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+def call(arguments: argparse.Namespace) -> int:
+    """Drop, watch, print. Returns 0, or the exit code of the first error."""
+    config = load(arguments.config, process_environment())
+    watches = [_drop(config.spool.dir, model, arguments) for model in dict.fromkeys(arguments.models)]
+    if arguments.no_wait:
+        for watch in watches:
+            print(watch.path)
+        return Exit.OK
+    display: Display = Bars() if sys.stderr.isatty() else Lines()
+    try:
+        _follow(watches, display, arguments.timeout, config.spool.dir)
+    except KeyboardInterrupt:
+        display.close()
+        return _interrupted(watches, arguments.cancel_on_interrupt)
+    display.close()
+    return _conclude(watches)
+
+
+def _drop(spool: str, model: str, arguments: argparse.Namespace) -> Watch:
+    """Write the want; one that already says the same is touched, which retries it if it failed."""
+    want: dict[str, Any] = {"model": model}
+    if arguments.files:
+        want["files"] = arguments.files
+    if arguments.exclude:
+        want["exclude"] = arguments.exclude
+    if arguments.priority != 5:
+        want["priority"] = arguments.priority
+    data = model.encode(errors="surrogateescape") + b"\n" if len(want) == 1 else orjson.dumps(want) + b"\n"
+    name = re.sub(r"[^A-Za-z0-9._:@-]", "_", model.replace("/", "--")).lstrip(".")[:150] or "want"
+    if len(want) > 1 or name.replace("--", "/") != model:
+        name += "-" + hashlib.sha256(data).hexdigest()[:8]
+    path = f"{spool}/{name}{WANT_SUFFIX}"
+    before = _updated_at(path)
+    try:
+        os.makedirs(spool, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+            if file.read(len(data) + 1) == data:
+                with contextlib.suppress(PermissionError):
+                    os.utime(path)
+                return Watch(model, path, before)
+        temp = f"{spool}/.{name[:100]}.{os.getpid()}.tmp"
+        with open(temp, "wb") as file:
+            file.write(data)
+        os.rename(temp, path)
+    except OSError as error:
+        raise WantdError(
+            Code.WANT_UNREADABLE,
+            f"the want {path} cannot be written: {error.strerror}",
+            "join the group that may write to the spool, or set WANTD_SPOOL__DIR to the spool of your agent",
+        ) from None
+    return Watch(model, path, before)
+
+
+def _updated_at(want_path: str) -> str | None:
+    watch = Watch("", want_path, None)
+    watch.look()
+    return watch.answer.get("updated_at") if watch.answer else None
+
+
+def _follow(watches: list[Watch], display: Display, timeout: float | None, spool: str) -> None:
+    began = time.monotonic()
+    complained = False
+    while True:
+        for watch in watches:
+            if watch.look():
+                display.update(watch)
+        if all(watch.final for watch in watches):
+            return
+        waited = time.monotonic() - began
+        if timeout is not None and waited > timeout:
+            return
+        if waited > SILENCE_S and not complained:
+            complained = True
+            if any(not _is_answered(watch) for watch in watches):
+                display.note(
+                    f"no agent answers in {spool}: start one with `wantd run`, or point WANTD_SPOOL__DIR to the spool "
+                    "of the one that runs; still waiting"
+                )
+        time.sleep(POLL_S)
+
+
+def _is_answered(watch: Watch) -> bool:
+    return watch.answer is not None and (watch.final or is_alive(watch.answer.get("agent") or {}))
+
+
+def _interrupted(watches: list[Watch], cancel: bool) -> int:
+    for watch in watches:
+        if watch.final:
+            continue
+        if cancel:
+            with contextlib.suppress(OSError):
+                os.unlink(watch.path)
+            print(f"{watch.model}: no longer wanted", file=sys.stderr)
+        else:
+            print(f"{watch.model}: still wanted; to cancel it, remove {watch.path}", file=sys.stderr)
+    return Exit.INTERRUPTED
+
+
+def _conclude(watches: list[Watch]) -> int:
+    code: int = Exit.OK
+    for watch in watches:
+        answer = watch.answer or {}
+        if not watch.final:
+            print(f"{watch.model}: not ready yet; it is still wanted, see {watch.path}", file=sys.stderr)
+            code = code or Exit.FAILURE
+            continue
+        for model in answer.get("models", []):
+            if model.get("path"):
+                print(model["path"])
+        if error := answer.get("error"):
+            print(f"{watch.model}: {error['message']} ({error['code']})\n  {error['hint']}", file=sys.stderr)
+            code = code or _exit_code(error.get("code"))
+    return code
+
+
+def _exit_code(code: Any) -> int:
+    return Exit.of(Code(code)) if code in list(Code) else Exit.FAILURE

@@ -1,0 +1,236 @@
+"""What a `.progress` file says (SPEC section 3): values in, JSON out, and when it is worth writing."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from agent.core.job import FINAL, State, combined, move
+from agent.errors import WantdError
+
+SCHEMA = 1
+FILES_SHOWN = 200  # SPEC section 3
+RATE_STEP_S = 0.1
+RATE_MEMORY_S = 3.0  # a rate over the last seconds: steady enough to read, quick enough to show a stall
+
+
+@dataclass(slots=True)
+class FileProgress:
+    """One file of a model; `size` in bytes, None until it is known."""
+
+    name: str
+    size: int | None
+    sha256: str | None = None
+    bytes_done: int = 0
+    state: State = State.QUEUED
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "size": self.size,
+            "bytes_done": self.bytes_done,
+            "sha256": self.sha256,
+            "state": self.state.value,
+        }
+
+
+@dataclass(slots=True)
+class ModelProgress:
+    """How one model goes. Every want for it shows the same one; its job is the only writer."""
+
+    repo: str | None = None
+    revision: str | None = None
+    commit: str | None = None
+    state: State = State.QUEUED
+    source: str | None = None
+    path: str | None = None
+    files: list[FileProgress] = field(default_factory=list)
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    rate: float = 0.0
+    waiting: dict[str, Any] | None = None
+    error: WantdError | None = None
+    attempt: int = 1
+    version: int = 0  # grows with each change of state, so that a reader sees one without comparing all
+    _marks: deque[tuple[float, int]] = field(default_factory=deque)
+    _counts: Counter[State] = field(default_factory=Counter)
+
+    def go(self, state: State, *, waiting: dict[str, Any] | None = None, error: WantdError | None = None) -> None:
+        """Change state; `waiting` and `error` hold for this state only."""
+        self.state = move(self.state, state)
+        self.waiting, self.error = waiting, error
+        self.version += 1
+        if state is not State.DOWNLOADING:
+            self.rate = 0.0
+            self._marks.clear()
+
+    def begin(self, files: list[FileProgress], total: int | None) -> None:
+        """The plan is known: these files, `total` bytes (None where a size is unknown)."""
+        self.files, self.bytes_total = files, total
+        self.bytes_done = 0
+        self._counts = Counter(file.state for file in files)
+        self._marks.clear()
+
+    def update(self, file: FileProgress, done: int, state: State, now: float) -> None:
+        """One of the files has `done` bytes and is in `state`. `now` is a monotonic time in seconds."""
+        self.bytes_done += done - file.bytes_done
+        self._counts[file.state] -= 1
+        self._counts[state] += 1
+        file.bytes_done, file.state = done, state
+        marks = self._marks
+        if marks and self.bytes_done < marks[-1][1]:
+            marks.clear()  # bad ranges were dropped: the rate starts anew
+        if marks and now - marks[-1][0] < RATE_STEP_S:
+            return
+        marks.append((now, self.bytes_done))
+        while len(marks) > 2 and marks[1][0] <= now - RATE_MEMORY_S:
+            marks.popleft()
+        elapsed = now - marks[0][0]
+        self.rate = (self.bytes_done - marks[0][1]) / elapsed if elapsed > 0 else 0.0
+
+    def show_published(self, files: Iterable[tuple[str, int, str]], total: int) -> None:
+        """The model is in the store: its (name, size, SHA-256) files, all there."""
+        self.begin([FileProgress(name, size, sha256, size, State.READY) for name, size, sha256 in files], total)
+        self.bytes_done = total
+
+    @property
+    def files_done(self) -> int:
+        """How many files are complete and verified."""
+        return self._counts[State.READY]
+
+    @property
+    def only_verifying(self) -> bool:
+        """Whether every file that is not done has all its bytes and is being hashed."""
+        verifying = self._counts[State.VERIFYING]
+        return verifying > 0 and verifying + self.files_done == len(self.files)
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1; 1 only when the model is ready, so that nobody takes the last byte for the end."""
+        if self.state is State.READY:
+            return 1.0
+        if not self.bytes_total:
+            return 0.0
+        return min(self.bytes_done / self.bytes_total, 0.9999)
+
+    def to_json(self, name: str) -> dict[str, Any]:
+        """One entry of `models`; `name` is the reference as this want spells it."""
+        cut = len(self.files) > FILES_SHOWN
+        moving = {State.DOWNLOADING, State.VERIFYING}
+        shown = [file for file in self.files if file.state in moving][:FILES_SHOWN] if cut else self.files
+        value: dict[str, Any] = {
+            "model": name,
+            "repo": self.repo,
+            "revision": self.revision,
+            "commit": self.commit,
+            "state": self.state.value,
+            "source": self.source,
+            "path": self.path,
+            "bytes_done": self.bytes_done,
+            "bytes_total": self.bytes_total,
+            "waiting": self.waiting,
+            "error": self.error.to_json() if self.error else None,
+            "files": [file.to_json() for file in shown],
+        }
+        if cut:
+            value["files_total"] = len(self.files)
+            value["files_done"] = self.files_done
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInfo:
+    """Who writes: shown in every progress file."""
+
+    pid: int
+    host: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class WantInfo:
+    """What a progress file says of the want itself. Times are aware datetimes."""
+
+    name: str
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    labels: dict[str, str]
+
+
+def want_state(models: Sequence[ModelProgress], error: WantdError | None) -> State:
+    """The state that the want as a whole is in."""
+    if error:
+        return State.FAILED
+    return combined(model.state for model in models) if models else State.QUEUED
+
+
+def want_fraction(models: Sequence[ModelProgress]) -> float:
+    """0 to 1 over all models: by bytes where every size is known, else each model counts the same."""
+    if not models:
+        return 0.0
+    totals = [model.bytes_total for model in models]
+    if len(models) > 1 and all(totals):
+        weights = [total or 0 for total in totals]
+        return sum(m.fraction * w for m, w in zip(models, weights, strict=True)) / sum(weights)
+    return sum(model.fraction for model in models) / len(models)
+
+
+def render(
+    want: WantInfo,
+    named: Sequence[tuple[str, ModelProgress]],
+    agent: AgentInfo,
+    now: datetime,
+    *,
+    least: float = 0.0,
+    error: WantdError | None = None,
+    waiting: dict[str, Any] | None = None,
+) -> tuple[bytes, float]:
+    """The whole progress file, and its `progress`, which is never under `least` (what was written before).
+
+    `named` are the want's models, each with the reference that the want uses. `error` and `waiting` are the want's
+    own: it cannot be read, it is not time yet.
+    """
+    models = [model for _, model in named]
+    state = State.WAITING if waiting and not error else want_state(models, error)
+    fraction = max(least, want_fraction(models))
+    done = sum(model.bytes_done for model in models)
+    totals = [model.bytes_total for model in models]
+    total = sum(t or 0 for t in totals) if models and all(t is not None for t in totals) else None
+    rate = sum(model.rate for model in models)
+    failed = error or next((model.error for model in models if model.state is State.FAILED), None)
+    holdup = waiting or next((model.waiting for model in models if model.state is State.WAITING), None)
+    moving = total is not None and rate > 0 and state not in FINAL
+    eta = round((total - done) / rate, 1) if moving and total is not None else None
+    value = {
+        "schema": SCHEMA,
+        "want": want.name,
+        "state": state.value,
+        "progress": round(fraction, 4),
+        "bytes_done": done,
+        "bytes_total": total,
+        "rate_bytes_per_s": round(rate),
+        "eta_s": eta,
+        "models": [model.to_json(name) for name, model in named],
+        "waiting": holdup if state is State.WAITING else None,
+        "error": failed.to_json() if failed else None,
+        "attempt": want.attempt,
+        "labels": want.labels,
+        "created_at": timestamp(want.created_at),
+        "updated_at": timestamp(now),
+        "started_at": timestamp(want.started_at),
+        "finished_at": timestamp(want.finished_at),
+        "agent": {"pid": agent.pid, "host": agent.host, "version": agent.version},
+    }
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), fraction
+
+
+def timestamp(time: datetime | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds, as every time in a progress file, lock or record."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if time else None

@@ -1,0 +1,87 @@
+"""What a source tells about a model, and what the transfer engine is asked to bring. Plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent.core.names import RepoId, SafeName
+from agent.errors import WantdError
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a repository at one commit.
+
+    `size` is in bytes, None where the source does not say. At most one of the hashes is needed: `sha256` of the
+    content for LFS files, `git_sha1` (the blob id, SHA-1 of `"blob {size}\\0" + content`) for the others.
+    """
+
+    name: SafeName
+    size: int | None
+    sha256: str | None = None
+    git_sha1: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All files of a repository at one commit, as one source told them. Names are checked, none collide."""
+
+    source: str
+    repo: RepoId
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where the bytes of one file can be asked for right now.
+
+    `url` may be signed and expire: it is never logged, ask `Locate` again when it answers 401, 403 or 410.
+    `headers` go with every request to it (the token only where `url` is the Hub's own host).
+    `etag`, `size` and `sha256` are what the source announced for this file, None where it said nothing;
+    `ranges` is False where the server is known to ignore Range.
+    """
+
+    source: str
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    etag: str | None = None
+    size: int | None = None
+    ranges: bool = True
+    sha256: str | None = None
+
+
+# Called with None at first, later with the error that made the last location useless (expired, unreachable). Raises a
+# WantdError when no source has the file: definite ones are final, passing ones are retried by the job.
+Locate = Callable[[WantdError | None], Awaitable[Location]]
+
+# Called on the event loop with the bytes of this file that are on disk (0 to size, may fall when bad ranges are
+# dropped) and whether nothing but verification is left.
+OnBytes = Callable[[int, bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRequest:
+    """One file to bring to `part_path`, resuming from what `journal_path` vouches for.
+
+    `priority` runs 0 (first) to 9 (last). `label` is for logs and errors.
+    """
+
+    label: str
+    part_path: str
+    journal_path: str
+    size: int | None
+    sha256: str | None = None
+    git_sha1: str | None = None
+    priority: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A complete, verified, synced partial. `verified` is False only where no hash was known at all."""
+
+    size: int
+    sha256: str
+    verified: bool
+    source: str

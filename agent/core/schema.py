@@ -1,0 +1,55 @@
+"""Untyped mappings (JSON, TOML, environment) become frozen structs; every problem is told at once.
+
+msgspec checks each value against its field's type; this module adds what people need from it: all problems of
+a mapping in one go, and for an unknown key the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from agent.core.names import show
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`, did you mean 'x'?` for the nearest known word, or nothing."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f", did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}" if known else ""
+
+
+def build(
+    kind: type[T],
+    values: Mapping[str, Any],
+    where: str,
+    *,
+    lax: bool = False,
+    check: Callable[[str, Any], str | None] | None = None,
+) -> tuple[T | None, list[str]]:
+    """Convert `values` to the struct `kind`. `where` begins each problem, like `config.toml: [hub]`.
+
+    `lax` also takes numbers and booleans written as text (environment variables). `check(key, value)` may name
+    a further problem. Returns the struct, or None and all problems.
+    """
+    problems: list[str] = []
+    good: dict[str, Any] = {}
+    hints = get_type_hints(kind, include_extras=True)
+    for key, value in values.items():
+        if not isinstance(key, str) or key not in hints:
+            problems.append(f"{where}: unknown key {show(str(key))}{nearest(str(key), list(hints))}")
+            continue
+        try:
+            good[key] = msgspec.convert(value, hints[key], strict=not lax)
+        except msgspec.ValidationError as error:
+            problems.append(f"{where}: {key}: {error}, not {show(str(value), 60)}")
+            continue
+        if check and (problem := check(key, good[key])):
+            problems.append(f"{where}: {key}: {problem}")
+    missing = [f.name for f in msgspec.structs.fields(kind) if f.required and f.name not in values]
+    problems += [f"{where}: {name!r} is required" for name in missing]
+    return (None, problems) if problems else (kind(**good), [])

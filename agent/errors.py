@@ -1,0 +1,114 @@
+"""The one error type of wantd, its codes (SPEC section 9) and the exit codes of its commands.
+
+An error is classed where it is raised: the code says what happened, `retryable` whether time alone may mend
+it, `message` gives the values, `hint` what a person can do. Nothing above has to guess.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Any
+
+
+class Code(StrEnum):
+    """What went wrong, as `.progress` files and `wantd get` say it."""
+
+    WANT_INVALID = "want_invalid"
+    WANT_UNREADABLE = "want_unreadable"
+    WANT_TOO_LARGE = "want_too_large"
+    MODEL_NOT_SUPPORTED = "model_not_supported"
+    MODEL_NOT_FOUND = "model_not_found"
+    REVISION_NOT_FOUND = "revision_not_found"
+    FILE_NOT_FOUND = "file_not_found"
+    AMBIGUOUS_FILE = "ambiguous_file"
+    GATED = "gated"
+    UNAUTHORIZED = "unauthorized"
+    TOKEN_INVALID = "token_invalid"  # noqa: S105  a code, not a token
+    FORBIDDEN_FORMAT = "forbidden_format"
+    FORBIDDEN_PATH = "forbidden_path"
+    INSUFFICIENT_SPACE = "insufficient_space"
+    STORE_UNWRITABLE = "store_unwritable"
+    HUB_PROTOCOL = "hub_protocol"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
+    HUB_UNREACHABLE = "hub_unreachable"
+    PROXY_UNREACHABLE = "proxy_unreachable"
+    RATE_LIMITED = "rate_limited"
+    STALLED = "stalled"
+    DISK_FULL = "disk_full"
+    LOCK_TIMEOUT = "lock_timeout"
+    INTERNAL = "internal"
+
+
+RETRYABLE = frozenset(
+    {
+        Code.HUB_UNREACHABLE,
+        Code.PROXY_UNREACHABLE,
+        Code.RATE_LIMITED,
+        Code.STALLED,
+        Code.DISK_FULL,
+        Code.LOCK_TIMEOUT,
+        Code.INTERNAL,
+    }
+)
+
+
+class Exit(IntEnum):
+    """Exit codes of the commands. Each error code has one of its own, from 10 up in the order of `Code`."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    CONFIG = 78  # EX_CONFIG of sysexits(3); the unit's RestartPreventExitStatus
+    INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+    @staticmethod
+    def of(code: Code) -> int:
+        """The exit code of `wantd get` for an error code."""
+        return 10 + list(Code).index(code)
+
+
+class WantdError(Exception):
+    """Anything that goes wrong for a want: code, message with values, hint, and where it happened.
+
+    `retry_after_s` is what a server asked for, in seconds; `model` and `file` are filled in on the way up by
+    whoever knows them. Never holds a token or a signed URL: the text goes to files that everybody may read.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        hint: str,
+        *,
+        retryable: bool | None = None,
+        retry_after_s: float | None = None,
+        model: str | None = None,
+        file: str | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.retryable = code in RETRYABLE if retryable is None else retryable
+        self.retry_after_s = retry_after_s
+        self.model = model
+        self.file = file
+
+    def to_json(self) -> dict[str, Any]:
+        """The `error` object of a progress file (SPEC section 3)."""
+        return {
+            "code": self.code.value,
+            "message": self.message,
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "model": self.model,
+            "file": self.file,
+        }
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `problems` lists everything that is wrong with it at once."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

@@ -1,0 +1,1 @@
+"""One way to speak HTTP for all that do: address rules, redirects, host budgets, proxies, the session."""

@@ -1,0 +1,254 @@
+"""Small HTTP exchanges: metadata, where a file lies. The bytes of models go through `agent.transfer`.
+
+Everything a server can do to whoever asks it is bounded here: time to connect, to answer and to finish, size of
+the body, redirects, the addresses that are connected to, and how often it is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import orjson
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from agent import __version__
+from agent.core.names import show
+from agent.errors import Code, WantdError
+from agent.net.address import AddressRule
+from agent.net.budget import HostBudgets
+from agent.net.faults import Forbidden, fault, protocol_error
+from agent.net.proxies import proxy_for
+from agent.net.redirect import host_key, next_hop, origin, same_origin
+
+USER_AGENT = f"wantd/{__version__}"
+PATIENCE_S = 10.0  # a host's budget is waited for this long here; whoever asked parks for anything longer
+IN_FLIGHT = 16  # metadata requests at a time; the Hub allows an anonymous address 500 in 5 minutes
+PIECE = 64 * 1024
+ERROR_BODY = 64 * 1024  # of an error's body: enough for `{"error": "…"}`
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one exchange may cost: seconds to connect, to the whole head, to the whole body; bytes of the body.
+
+    orjson holds the interpreter about 60 ms for each MiB, and 16 MiB list some 60,000 files.
+    """
+
+    connect_s: float = 10.0
+    head_s: float = 30.0
+    body_s: float = 60.0
+    body_bytes: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered. `url` is what was asked, and may be signed; `hops` are the redirects before it.
+
+    `location` is the absolute URL that a redirect leads to where it was not followed, else None.
+    """
+
+    status: int
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+    location: str | None = field(default=None, repr=False)
+    hops: tuple[Answer, ...] = field(default=(), repr=False)
+
+    def json(self) -> Any:
+        """The body as JSON. Raises `hub_protocol` where it is something else, an HTML page most often."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            html = self.body.lstrip()[:1] == b"<"
+            raise protocol_error(
+                self.url,
+                "answered with an HTML page, where JSON was due" if html else "did not answer with JSON",
+                "a login page of this network may be in between; open the endpoint in a browser, check HF_ENDPOINT",
+            ) from None
+
+
+class Http:
+    """The one way to ask for metadata: `get`, `head`, `probe`. To be used on one event loop, closed with `close`.
+
+    `unreachable` is the code of connection faults: `hub_unreachable`, or `proxy_unreachable` for a load balancer.
+    `environ` is where the proxy variables are read. An `auth` is the value of the Authorization header; it goes to
+    the origin of the first URL only.
+    """
+
+    def __init__(
+        self,
+        rule: AddressRule,
+        budgets: HostBudgets,
+        *,
+        environ: Mapping[str, str] | None = None,
+        unreachable: Code = Code.HUB_UNREACHABLE,
+        limits: Limits | None = None,
+    ) -> None:
+        self.unreachable = unreachable
+        self._rule = rule
+        self._budgets = budgets
+        self._environ = environ or {}
+        self._limits = limits or Limits()
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def get(self, url: str, auth: str | None = None) -> Answer:
+        """GET with its body, every redirect followed."""
+        return await self._follow("GET", url, auth, elsewhere=True, body=True)
+
+    async def head(self, url: str, auth: str | None = None) -> Answer:
+        """HEAD; redirects are followed while they stay with the origin. `location` is set for one that leaves it."""
+        return await self._follow("HEAD", url, auth, elsewhere=False)
+
+    async def probe(self, url: str, auth: str | None = None) -> Answer:
+        """GET of one byte that is not read, every redirect followed: signed URLs do not all answer HEAD."""
+        return await self._follow("GET", url, auth, elsewhere=True, extra={"Range": "bytes=0-0"})
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, where: TracebackType | None) -> None:
+        await self.close()
+
+    async def _follow(
+        self,
+        method: str,
+        url: str,
+        auth: str | None,
+        *,
+        elsewhere: bool,
+        body: bool = False,
+        extra: Mapping[str, str] | None = None,
+    ) -> Answer:
+        hops: list[Answer] = []
+        while True:
+            headers = {**(extra or {}), **({"Authorization": auth} if auth else {})}
+            answer = await self._exchange(method, url, headers, body)
+            target = answer.headers.get("Location")
+            if answer.status not in REDIRECTS or target is None:
+                return _with(answer, hops)
+            location = next_hop(url, target, len(hops))
+            stays = same_origin(url, location)
+            if not (stays or elsewhere):
+                return _with(answer, hops, location)
+            hops.append(answer)
+            auth = auth if stays else None
+            url = location
+
+    async def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bool) -> Answer:
+        """One request and its answer, redirects not followed."""
+        host = origin(url).host
+        self._rule.check_literal(host)
+        proxy = proxy_for(url, self._environ)
+        await self._turn(host_key(url))
+        async with self._slots:
+            try:
+                async with asyncio.timeout(self._limits.connect_s + self._limits.head_s):
+                    # Encoded already: a signed URL must go out as it came.
+                    response = await self._session(proxy is not None).request(
+                        method, URL(url, encoded=True), headers=headers, proxy=proxy, allow_redirects=False
+                    )
+                async with response:
+                    self._budgets.observe(host_key(url), response.status, response.headers)
+                    data = await self._read(url, response) if body else b""
+            except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+                raise fault(error, url, proxied=proxy is not None, code=self.unreachable) from None
+        return Answer(response.status, url, response.headers.copy(), data)
+
+    async def _turn(self, host: str) -> None:
+        """Wait for the host's budget. Raises `rate_limited` when that takes longer than anybody should hold on."""
+        waited = 0.0
+        while (wait := self._budgets.delay(host)) > 0:
+            if waited + wait > PATIENCE_S:
+                raise WantdError(
+                    Code.RATE_LIMITED,
+                    f"{show(host, 80)} wants no more requests for {wait:.0f} s",
+                    "nothing to do, wantd goes on by itself; a token (HF_TOKEN) gives a larger quota",
+                    retry_after_s=wait,
+                )
+            await asyncio.sleep(wait)
+            waited += wait
+
+    async def _read(self, url: str, response: aiohttp.ClientResponse) -> bytes:
+        """The whole body, within the limits."""
+        good = response.status < 300
+        limit = self._limits.body_bytes if good else ERROR_BODY
+        if good and response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise protocol_error(url, "sent a compressed answer that was not asked for")
+        data = bytearray()
+        async with asyncio.timeout(self._limits.body_s):
+            async for piece in response.content.iter_chunked(PIECE):
+                data += piece
+                if len(data) > limit:
+                    if not good:
+                        break
+                    raise protocol_error(url, f"sent more than {limit} bytes of metadata")
+        return bytes(data)
+
+    def _session(self, proxied: bool) -> aiohttp.ClientSession:
+        """The session; a second one where requests go through an HTTP proxy, which may have a private address."""
+        if proxied not in self._sessions:
+            resolver: Any = {} if proxied else {"resolver": _Resolver(self._rule), "socket_factory": self._socket}
+            self._sessions[proxied] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=IN_FLIGHT, **resolver),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,  # it would send what netrc holds
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s),
+            )
+        return self._sessions[proxied]
+
+    def _socket(self, info: tuple[Any, ...]) -> socket.socket:
+        """The last gate: whatever led here, no socket is made for an address that the rule refuses."""
+        family, kind, proto, _, address = info
+        try:
+            self._rule.check("", str(address[0]))
+        except WantdError as refusal:
+            raise Forbidden(refusal) from None
+        return socket.socket(family, kind, proto)
+
+
+class _Resolver(AbstractResolver):
+    """The system's resolver, less the addresses that the rule refuses."""
+
+    def __init__(self, rule: AddressRule) -> None:
+        self._rule = rule
+        self._system: Callable[..., Any] = aiohttp.ThreadedResolver().resolve
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found: list[ResolveResult] = await self._system(host, port, family)
+        allowed: list[ResolveResult] = []
+        refusal: WantdError | None = None
+        for entry in found:
+            try:
+                self._rule.check(host, entry["host"])
+                allowed.append(entry)
+            except WantdError as error:
+                refusal = error
+        if refusal and not allowed:
+            raise Forbidden(refusal)
+        return allowed
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _with(answer: Answer, hops: list[Answer], location: str | None = None) -> Answer:
+    return Answer(answer.status, answer.url, answer.headers, answer.body, location, tuple(hops))

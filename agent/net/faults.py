@@ -1,0 +1,72 @@
+"""What went wrong on the way to a host, as an error that people can act on and that shows no URL."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+import aiohttp
+
+from agent.core.names import show
+from agent.errors import Code, WantdError
+from agent.net.redirect import origin
+
+
+class Forbidden(OSError):
+    """Carries the refusal of an address through aiohttp's connector, which passes on OSErrors only."""
+
+    def __init__(self, refusal: WantdError) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def protocol_error(url: str, what: str, hint: str = "check HF_ENDPOINT, or report it to whoever runs it") -> WantdError:
+    """`hub_protocol`: the host did `what`, and asking again is no use."""
+    return WantdError(Code.HUB_PROTOCOL, f"{show(origin(url).host, 80)} {what}", hint)
+
+
+def fault(error: Exception, url: str, *, proxied: bool, code: Code) -> WantdError:
+    """The WantdError for what aiohttp or the system raised: passing ones with `code`, broken HTTP `hub_protocol`.
+
+    The texts of aiohttp's own errors hold URLs and headers, so none of them is shown.
+    """
+    refused = getattr(error, "os_error", error)
+    if isinstance(refused, Forbidden):
+        return refused.refusal
+    host = show(origin(url).host, 80)
+    if isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError):
+        return protocol_error(url, "did not answer with HTTP that can be read")
+    if isinstance(error, ValueError) and not isinstance(error, OSError):  # certificate errors are both
+        return protocol_error(url, "cannot be asked: the URL is not valid")
+    way = " through the proxy of the environment" if proxied else ""
+    where = "the proxy variables (HTTPS_PROXY, NO_PROXY)" if proxied else "the network and the name"
+    mirror = "set LLMLB_URL" if code is Code.PROXY_UNREACHABLE else "set HF_ENDPOINT to a mirror"
+    return WantdError(
+        code,
+        f"{host} cannot be reached{way}: {_reason(error)}",
+        f"check {where}, or {mirror}; wantd tries again by itself",
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {error.status}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return "there is no connection to the proxy"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name does not resolve"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = error.certificate_error
+        return "its certificate is not trusted" + (
+            f" ({why.verify_message})" if isinstance(why, ssl.SSLCertVerificationError) else ""
+        )
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "TLS failed"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        code = error.os_error.errno  # asyncio's own text repeats the address
+        return os.strerror(code).lower() if code else "no connection"
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | ConnectionError):
+        return "it closed the connection in the middle"
+    return "the connection failed"

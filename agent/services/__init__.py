@@ -1,0 +1,1 @@
+"""What runs for long: intake, jobs, housekeeping. Brings the layers below together through Protocols."""

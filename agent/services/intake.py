@@ -1,0 +1,308 @@
+"""Names that changed become jobs: reads wants, looks their models up, shares jobs, and takes back what is gone.
+
+Work is done in small batches, taken in turn from each directory and from both ends of its queue, so that neither a
+flood of wants nor one producer's rubbish delays another's request for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from loguru import logger
+
+from agent.core.catalog import Catalog
+from agent.core.job import State
+from agent.core.progress import ModelProgress, timestamp, want_state
+from agent.core.target import Target, make_target
+from agent.core.want import Want, WantedModel, parse_want
+from agent.errors import Code, WantdError
+from agent.services.board import Board
+from agent.services.housekeeping import Housekeeping
+from agent.services.jobs import Job
+from agent.services.reporter import Reporter, Ticket
+from agent.spool.files import QUIET_S, Stamp, StillWrittenError, read_want
+from agent.spool.watcher import NEW_DIRECTORY_S, Bell, Found, Watcher, scan
+from agent.store.layout import Layout, Published
+
+BATCH = 100  # wants looked at between two looks at the bell: 10 to 20 ms
+# A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
+STORE_LOOK_S = 1.0
+APPOINTMENT_MAX_S = 30 * 86400.0  # farther not_before times are looked at again after a month
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one look at a path gave: a want, an error, nothing any more, or a file that is still being written."""
+
+    path: str
+    stamp: Stamp | None = None
+    digest: bytes | None = None
+    want: Want | None = None
+    error: WantdError | None = None
+    still: bool = False
+
+
+class _Queue:
+    """Paths to look at, in turn by directory; from each the oldest and the newest in turn."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, deque[str]] = {}
+        self._closed: dict[str, bool] = {}
+        self._newest = False
+
+    def __len__(self) -> int:
+        return len(self._closed)
+
+    def put(self, path: str, closed: bool) -> None:
+        if path not in self._closed:
+            self._folders.setdefault(os.path.dirname(path), deque()).append(path)
+        self._closed[path] = self._closed.get(path, False) or closed
+
+    def take(self, count: int) -> list[tuple[str, bool]]:
+        taken: list[tuple[str, bool]] = []
+        while self._folders and len(taken) < count:
+            for folder in list(self._folders):
+                paths = self._folders[folder]
+                path = paths.pop() if self._newest else paths.popleft()
+                taken.append((path, self._closed.pop(path)))
+                if not paths:
+                    del self._folders[folder]
+                if len(taken) == count:
+                    break
+            self._newest = not self._newest
+        return taken
+
+
+class Intake:
+    """Serves one spool."""
+
+    def __init__(
+        self,
+        root: str,
+        bell: Bell,
+        watcher: Watcher,
+        board: Board,
+        reporter: Reporter,
+        clock: Housekeeping,
+        layout: Layout,
+        catalog: Callable[[], Catalog],
+        policy: Callable[[], str | list[str]],
+        poll_interval_s: float,
+    ) -> None:
+        self._root = root
+        self._bell = bell
+        self._watcher = watcher
+        self._board = board
+        self._reporter = reporter
+        self._clock = clock
+        self._layout = layout
+        self._catalog = catalog
+        self._policy = policy
+        self._poll_interval_s = poll_interval_s
+        self._queue = _Queue()
+        self._later: dict[str, float] = {}  # wants with a writer, and the monotonic time to look again
+        self._scan_at: float | None = 0.0
+        self._looked: dict[Target, tuple[float, Published | None]] = {}
+        self._jobs: dict[Ticket, list[Job]] = {}
+        self.tickets: dict[str, Ticket] = {}
+
+    async def serve(self) -> None:
+        """Run until cancelled."""
+        while True:
+            hints = await self._bell.wait(self._pause())
+            now = time.monotonic()
+            if hints.everything:
+                # Once more a little later: files of a new directory may have come before the watch on it did.
+                self._scan_at = now + NEW_DIRECTORY_S
+                await self._scan()
+            elif self._scan_at is not None and now >= self._scan_at:
+                self._scan_at = now + self._poll_interval_s if self._watcher.polling else None
+                await self._scan()
+            for path, closed in hints.paths.items():
+                self._queue.put(path, closed)
+            for path in [path for path, due in self._later.items() if due <= now]:
+                del self._later[path]
+                self._queue.put(path, False)
+            if self._queue:
+                await self._reporter.room()
+                await self._look(self._queue.take(BATCH))
+
+    def _pause(self) -> float | None:
+        if self._queue:
+            return 0.0
+        times = [*self._later.values(), *([self._scan_at] if self._scan_at is not None else [])]
+        return max(min(times) - time.monotonic(), 0.0) if times else None
+
+    async def rescan(self) -> None:
+        """See that the watch is alive, look at everything, and check that what is ready still is."""
+        await asyncio.to_thread(self._watcher.ensure)
+        self._bell.ring(None)
+        await self._board.recheck()
+
+    async def reresolve(self) -> None:
+        """The catalogue or the policy has changed: wants that it makes different begin anew, the others go on."""
+        for ticket in list(self.tickets.values()):
+            if ticket.want is None or ticket.waiting:
+                continue
+            before = [job.target for job in self._jobs.get(ticket, [])]
+            targets = [t for t in (self._target(m) for m in ticket.want.models) if isinstance(t, Target)]
+            if before != targets:
+                await self._begin(ticket)
+
+    async def _scan(self) -> None:
+        found: Found = await asyncio.to_thread(scan, self._root, self.tickets, self._reporter.unwritable)
+        for path in found.changed:
+            if path not in self._later:
+                self._queue.put(path, False)
+        for path in found.removed:
+            self._drop(path)
+        for path in found.unanswered:
+            if ticket := self.tickets.get(path):
+                self._reporter.changed(ticket)
+
+    async def _look(self, paths: list[tuple[str, bool]]) -> None:
+        seen = await asyncio.to_thread(lambda: [_look_at(path, closed) for path, closed in paths])
+        begun: list[Ticket] = []
+        for look in seen:
+            if look.still:
+                self._later[look.path] = time.monotonic() + QUIET_S
+            elif look.stamp is None:
+                self._drop(look.path)
+            elif ticket := self._take_in(look):
+                begun.append(ticket)
+        await self._begin_all(begun)
+
+    def _take_in(self, look: _Seen) -> Ticket | None:
+        """Note what was read; the ticket if it has to be begun."""
+        self._later.pop(look.path, None)
+        ticket = self.tickets.get(look.path)
+        if ticket is None:
+            ticket = self.tickets[look.path] = Ticket(look.path)
+        elif ticket.stamp == look.stamp:
+            return None  # our own reading, or an event that came late
+        elif ticket.digest == look.digest and look.digest is not None:
+            ticket.stamp = look.stamp
+            return ticket if self._touched(ticket) else None
+        self._release(ticket)
+        ticket.begin_anew()
+        ticket.stamp, ticket.digest = look.stamp, look.digest
+        ticket.want, ticket.error = look.want, look.error
+        if look.error:
+            logger.bind(want=look.path, code=look.error.code.value).warning(
+                "{}: {} ({})", ascii(look.path), look.error.message, look.error.code
+            )
+            self._reporter.changed(ticket)
+            return None
+        return ticket
+
+    def _touched(self, ticket: Ticket) -> bool:
+        """A want was written again with the same content. True when all of it has to be begun again."""
+        models = [model for _, model in ticket.models]
+        if want_state(models, ticket.error) is not State.FAILED:
+            for job in self._jobs.get(ticket, []):
+                self._board.hurry(job)
+            return False
+        attempt = max([ticket.attempt, *(model.attempt for model in models)]) + 1
+        self._release(ticket)
+        want, created = ticket.want, ticket.created_at
+        ticket.begin_anew()
+        ticket.want, ticket.attempt, ticket.created_at = want, attempt, created
+        return want is not None
+
+    async def _begin_all(self, tickets: list[Ticket]) -> None:
+        resolved = [(ticket, self._resolve(ticket)) for ticket in tickets if not self._not_yet(ticket)]
+        published = await self._in_store({t for _, targets in resolved for _, t in targets if isinstance(t, Target)})
+        for ticket, targets in resolved:
+            if self.tickets.get(ticket.path) is not ticket or ticket.want is None:
+                continue
+            jobs: list[Job] = []
+            ticket.models = []
+            ticket.started_at = datetime.now(UTC)
+            for name, target in targets:
+                if isinstance(target, Target):
+                    job = self._board.subscribe(ticket, target, ticket.want.priority, published[target])
+                    jobs.append(job)
+                    ticket.models.append((name, job.progress))
+                else:
+                    failed = ModelProgress()
+                    failed.go(State.FAILED, error=target)
+                    ticket.models.append((name, failed))
+            self._jobs[ticket] = jobs
+            self._reporter.changed(ticket)
+
+    async def _begin(self, ticket: Ticket) -> None:
+        self._release(ticket)
+        ticket.finished_at, ticket.fraction, ticket.waiting = None, 0.0, None
+        await self._begin_all([ticket])
+
+    def _resolve(self, ticket: Ticket) -> list[tuple[str, Target | WantdError]]:
+        models = ticket.want.models if ticket.want else ()
+        return [(model.reference, self._target(model)) for model in models]
+
+    def _target(self, model: WantedModel) -> Target | WantdError:
+        try:
+            return make_target(self._catalog(), self._policy(), model)
+        except WantdError as error:
+            return error
+
+    def _not_yet(self, ticket: Ticket) -> bool:
+        """Whether the want asks for a later time; then it is begun by appointment."""
+        when = ticket.want.not_before if ticket.want else None
+        seconds = (when - datetime.now(UTC)).total_seconds() if when else 0.0
+        if seconds <= 0:
+            return False
+
+        async def begin() -> None:
+            if self.tickets.get(ticket.path) is ticket and ticket.waiting:
+                await self._begin(ticket)
+
+        ticket.waiting = {"for": "not_before", "until": timestamp(when)}
+        self._clock.after(f"begin {ticket.path}", min(seconds, APPOINTMENT_MAX_S), begin)
+        self._reporter.changed(ticket)
+        return True
+
+    async def _in_store(self, targets: set[Target]) -> dict[Target, Published | None]:
+        now = time.monotonic()
+        if len(self._looked) > 10_000:
+            self._looked.clear()
+        stale = [t for t in targets if t not in self._looked or self._looked[t][0] < now - STORE_LOOK_S]
+        found = await asyncio.to_thread(lambda: [self._layout.published(target) for target in stale])
+        self._looked.update({target: (now, published) for target, published in zip(stale, found, strict=True)})
+        return {target: self._looked[target][1] for target in targets}
+
+    def _release(self, ticket: Ticket) -> None:
+        self._board.unsubscribe(ticket, self._jobs.pop(ticket, []))
+        self._clock.forget(f"begin {ticket.path}")
+
+    def _drop(self, path: str) -> None:
+        """The want is gone: nothing is done for it any more, and its answer goes too."""
+        self._later.pop(path, None)
+        if ticket := self.tickets.pop(path, None):
+            self._release(ticket)
+            self._reporter.gone(ticket)
+
+
+def _look_at(path: str, closed: bool) -> _Seen:
+    seen = _Seen(path)
+    try:
+        seen.stamp = Stamp.of(os.lstat(path))
+        data, seen.stamp = read_want(path, closed=closed)
+        seen.digest = hashlib.blake2b(data, digest_size=16).digest()
+        seen.want = parse_want(os.path.basename(path), data)
+    except StillWrittenError:
+        seen.still = True
+    except (FileNotFoundError, NotADirectoryError):
+        seen.stamp = None
+    except WantdError as error:
+        seen.error = error
+    except OSError as error:
+        hint = "make it a plain file that the agent's user may read"
+        seen.error = WantdError(Code.WANT_UNREADABLE, f"the want cannot be read: {error.strerror}", hint)
+    return seen

@@ -1,0 +1,47 @@
+"""What the services need from the layers below, as Protocols: the layers implement them without importing them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from agent.core.names import RepoId, SafeName
+from agent.core.remote import Fetched, FetchRequest, Listing, Locate, Location, OnBytes
+from agent.errors import WantdError
+
+
+class Source(Protocol):
+    """A place that models come from. One contract suite runs over every implementation.
+
+    Definite answers (not found, gated, bad token) raise errors that are not retryable; what time may mend
+    raises retryable ones. No method returns half an answer.
+    """
+
+    name: str
+
+    async def listing(self, repo: RepoId, revision: str) -> Listing:
+        """All files of the repository at the commit that `revision` names now.
+
+        Raises `model_not_found`, `revision_not_found`, `gated`, `unauthorized`, `token_invalid`, `forbidden_path`,
+        `hub_protocol`, `hub_unreachable`, `rate_limited`.
+        """
+        ...
+
+    async def locate(self, repo: RepoId, commit: str, name: SafeName, failed: WantdError | None = None) -> Location:
+        """Where to read the file's bytes now; `failed` is what the last location ended with, if any.
+
+        Raises as `listing`, and `file_not_found`.
+        """
+        ...
+
+
+class Transfer(Protocol):
+    """Brings single files to disk, verified."""
+
+    async def fetch(self, request: FetchRequest, locate: Locate, on_bytes: OnBytes) -> Fetched:
+        """Bring one file whole to `request.part_path`, verify and sync it.
+
+        Retries passing faults itself while bytes still move; raises `stalled`, `hub_unreachable`, `rate_limited`
+        (with `retry_after_s`), `disk_full` when they do not, and `checksum_mismatch`, `hub_protocol`,
+        `store_unwritable` when trying again is no use. Cancelling keeps the partial and its journal true.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Where models come from: one small Protocol, one contract suite for every implementation."""

@@ -1,0 +1,158 @@
+"""A Hub's refusals as errors: HUB.md, "Errors". One table, read from top to bottom. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from agent.core.names import show
+from agent.errors import Code, WantdError
+from agent.net.client import Answer
+
+SHOWN = 200  # characters of a server's own words in a message
+_PASSING = (408, 425)  # and all of 500 to 599
+_GONE = (410, 451)  # 451: taken down on legal grounds
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for: a model at a revision, or one file of it, with a token or without."""
+
+    endpoint: str
+    repo: str
+    revision: str
+    file: str | None
+    token: str | None
+    unreachable: Code
+
+    def error(self, code: Code, what: str, hint: str, **more: Any) -> WantdError:
+        """The error about this request."""
+        return WantdError(code, what, hint, model=self.repo, file=self.file, **more)
+
+
+def refusal(answer: Answer, asked: Asked, wait_s: float) -> WantdError:
+    """The error for an answer that is no success. `wait_s` is how long the host wants to be left alone."""
+    status, code = answer.status, answer.headers.get("X-Error-Code", "")
+    words = _words(answer)
+    if status == 429:
+        return asked.error(
+            Code.RATE_LIMITED,
+            f"the Hub wants no more requests for {wait_s:.0f} s",
+            "nothing to do, wantd goes on by itself; a token (HF_TOKEN) gives a larger quota",
+            retry_after_s=wait_s,
+        )
+    if status >= 500 or status in _PASSING:
+        return asked.error(
+            asked.unreachable,
+            f"the Hub answered {status}{_said(words, asked)}",
+            "nothing to do, wantd tries again by itself; a mirror can be set with HF_ENDPOINT",
+            retry_after_s=wait_s or None,
+        )
+    if "resource is disabled" in words.lower() or status in _GONE:
+        return disabled(asked)
+    if code == "GatedRepo":
+        return _gated(asked)
+    if status in (401, 403):
+        return _denied(answer, code, words, asked)
+    if status == 404 or code in ("RepoNotFound", "RevisionNotFound", "EntryNotFound"):
+        return _not_found(code, words, asked)
+    return asked.error(
+        Code.HUB_PROTOCOL,
+        f"the Hub answered {status}{_said(words, asked)}",
+        "check that HF_ENDPOINT names a Hub or a mirror of it",
+    )
+
+
+def disabled(asked: Asked) -> WantdError:
+    """The repository exists and the Hub gives nobody anything of it."""
+    return asked.error(
+        Code.MODEL_NOT_FOUND,
+        f"the Hub has disabled {asked.repo}",
+        f"see {asked.endpoint}/{asked.repo} for the reason, and choose another model",
+    )
+
+
+def elsewhere(answer: Answer, host: str, asked: Asked) -> WantdError:
+    """The storage that the Hub redirected to refuses: its word says nothing about the model, only time helps."""
+    return asked.error(
+        asked.unreachable,
+        f"the Hub's storage at {show(host, 80)} answered {answer.status}",
+        "nothing to do, wantd asks the Hub for a new address of the file and tries again",
+    )
+
+
+def _gated(asked: Asked) -> WantdError:
+    page = f"{asked.endpoint}/{asked.repo}"
+    return asked.error(
+        Code.GATED,
+        f"{asked.repo} is gated, and " + ("the token has no access yet" if asked.token else "there is no token"),
+        f"accept the conditions at {page}" + ("" if asked.token else ", then set HF_TOKEN to a token of that account"),
+    )
+
+
+def _denied(answer: Answer, code: str, words: str, asked: Asked) -> WantdError:
+    low = words.lower()
+    if asked.token and ("invalid credentials" in low or "invalid username or password" in low):
+        return asked.error(
+            Code.TOKEN_INVALID,
+            "the Hub does not accept the token",
+            f"make a new one at {asked.endpoint}/settings/tokens and set HF_TOKEN, or write it to the token file",
+        )
+    if code == "RepoNotFound" and asked.token:
+        return _not_found(code, words, asked)
+    if not asked.token:
+        return asked.error(
+            Code.UNAUTHORIZED,
+            f"the Hub does not show {asked.repo} without a token: it does not exist, or is private or gated",
+            "check the name; for a private or gated model set HF_TOKEN to a token that may read it",
+        )
+    return asked.error(
+        Code.UNAUTHORIZED,
+        f"the token may not read {asked.repo}: the Hub answered {answer.status}{_said(words, asked)}",
+        f"give the token read access to it at {asked.endpoint}/settings/tokens, or check the name",
+    )
+
+
+def _not_found(code: str, words: str, asked: Asked) -> WantdError:
+    if code == "RevisionNotFound" or (not code and words.lower().startswith("invalid rev id")):
+        return asked.error(
+            Code.REVISION_NOT_FOUND,
+            f"{asked.repo} has no revision {show(asked.revision)}",
+            f"see {asked.endpoint}/{asked.repo}/commits for what there is, or leave the revision out for main",
+        )
+    if asked.file is not None and code != "RepoNotFound":
+        return asked.error(
+            Code.FILE_NOT_FOUND,
+            f"{asked.repo} has no file {show(asked.file)} at {show(asked.revision)}",
+            f"see {asked.endpoint}/{asked.repo}/tree/main for what there is",
+        )
+    return asked.error(
+        Code.MODEL_NOT_FOUND,
+        f"there is no model {asked.repo} on the Hub" + (", or the token may not see it" if asked.token else ""),
+        f"check the name at {asked.endpoint}/models",
+    )
+
+
+def _words(answer: Answer) -> str:
+    """What the server says itself: `X-Error-Message`, `error`, or `errors[].message`."""
+    if header := answer.headers.get("X-Error-Message"):
+        return header
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    errors = body.get("errors")
+    listed = errors[0].get("message") if isinstance(errors, list) and errors and isinstance(errors[0], dict) else None
+    said = body.get("error") or listed
+    return said if isinstance(said, str) else ""
+
+
+def _said(words: str, asked: Asked) -> str:
+    """The server's words for a message; one that sends the token back does not get it published."""
+    if asked.token:
+        words = words.replace(asked.token, "(token)")
+    return f": {show(words, SHOWN)}" if words else ""

@@ -1,0 +1,1 @@
+"""The directory protocol: which wants there are, reading them safely, writing progress beside them."""

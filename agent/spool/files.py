@@ -1,0 +1,166 @@
+"""Reading a want and writing a progress, in a directory where anybody may have put anything.
+
+A want is opened without following links and without blocking, and must be a regular file. A progress is a fresh
+dot-file renamed over whatever lies there. The agent never changes or removes a `.want`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import stat
+import time
+from typing import NamedTuple
+
+from agent.core.want import MAX_BYTES, PROGRESS_SUFFIX, WANT_SUFFIX, too_large
+from agent.errors import Code, WantdError
+
+QUIET_S = 1.0  # SPEC section 2: without a close seen, a want is read once it has been unchanged for a second
+TEMP_PREFIX = ".wantd-"
+_TEMP_NUMBERS = itertools.count()
+
+
+class Stamp(NamedTuple):
+    """What tells one content of a file from another without reading it. A tuple: a scan makes 100,000 of them."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @staticmethod
+    def of(info: os.stat_result) -> Stamp:
+        return Stamp(info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+class StillWrittenError(Exception):
+    """The want has a writer, or was changed too lately to know; look again when it is closed, or in a second."""
+
+
+def progress_path(want_path: str) -> str:
+    """Where the answer to a want lies."""
+    return want_path.removesuffix(WANT_SUFFIX) + PROGRESS_SUFFIX
+
+
+def read_want(path: str, *, closed: bool) -> tuple[bytes, Stamp]:
+    """The bytes of a want and the stamp that they were read at. Never blocks on what is not a regular file.
+
+    `closed` says that its writer was seen to close or rename it. Raises StillWrittenError,
+    FileNotFoundError when it is gone, and WantdError (`want_unreadable`, `want_too_large`).
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(error) from None
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise WantdError(
+                Code.WANT_UNREADABLE,
+                f"the want is {_kind(info.st_mode)}, not a regular file",
+                "replace it with a plain file",
+            )
+        if info.st_size > MAX_BYTES:
+            raise too_large(info.st_size)
+        writer = _has_writer(fd)
+        if writer or (writer is None and not closed and not _quiet(info)):
+            raise StillWrittenError
+        data = _read(fd, info.st_size)
+        after = os.fstat(fd)
+    except OSError as error:
+        raise _unreadable(error) from None
+    finally:
+        os.close(fd)
+    if Stamp.of(after) != Stamp.of(info) or len(data) != info.st_size:
+        raise StillWrittenError
+    return data, Stamp.of(info)
+
+
+def _read(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) <= size:
+        piece = os.read(fd, size + 1 - len(data))
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def _has_writer(fd: int) -> bool | None:
+    """Whether some process has the file open for writing; None where the kernel will not tell.
+
+    A read lease is granted only while there is no writer (fcntl(2), F_SETLEASE); it needs the file's owner or
+    CAP_LEASE, and is given back at once. The agent ignores SIGIO, which a writer that comes in between raises.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def _quiet(info: os.stat_result) -> bool:
+    age = time.time() - info.st_mtime
+    return age > QUIET_S or age < -QUIET_S  # a time in the future says nothing; the second look decides
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+def _unreadable(error: OSError) -> WantdError:
+    # ELOOP is what O_NOFOLLOW answers for a symbolic link, ENXIO what a socket answers to open(2).
+    texts = {40: "it is a symbolic link", 6: "it is a socket or device"}
+    return WantdError(
+        Code.WANT_UNREADABLE,
+        f"the want cannot be read: {texts.get(error.errno or 0, error.strerror)}",
+        "make it a plain file that the agent's user may read",
+    )
+
+
+def write_progress(want_path: str, data: bytes) -> None:
+    """Put `data` whole into the progress file beside a want. Raises OSError where that is not allowed."""
+    folder, _, _ = want_path.rpartition("/")
+    # The name is short on purpose: one made of the want's own could be longer than the file system allows.
+    temp = f"{folder}/{TEMP_PREFIX}{os.getpid()}-{next(_TEMP_NUMBERS)}.tmp"
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+        os.rename(temp, progress_path(want_path))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temp)
+        raise
+
+
+def remove_progress(want_path: str) -> None:
+    """Take the answer away from a want that is gone; one that is not there, or not ours to remove, stays so."""
+    with contextlib.suppress(OSError):
+        os.unlink(progress_path(want_path))
+
+
+def remove_stale_temp(folder: str, name: str, now: float) -> None:
+    """Remove a temporary file of an agent that died while it wrote; younger than a minute may be in use."""
+    path = f"{folder}/{name}"
+    with contextlib.suppress(OSError):
+        if now - os.lstat(path).st_mtime > 60:
+            os.unlink(path)

@@ -1,0 +1,41 @@
+"""Which hashes the store already has, so that an equal file is linked and not fetched."""
+
+from __future__ import annotations
+
+import os
+
+from agent.store.layout import Layout, Record, read_record
+
+
+class Inventory:
+    """Published files by SHA-256. `refresh` reads only records that are new or changed."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._seen: dict[str, tuple[int, int, Record]] = {}
+        self._paths: dict[str, dict[str, int]] = {}
+
+    def refresh(self) -> None:
+        """Look through the store again: other agents publish too, and people delete."""
+        found: dict[str, tuple[int, int, Record]] = {}
+        for directory, info in self._layout.record_places():
+            known = self._seen.get(directory)
+            if known and known[:2] == (info.st_ino, info.st_mtime_ns):
+                found[directory] = known
+            elif record := read_record(directory):
+                found[directory] = (info.st_ino, info.st_mtime_ns, record)
+        paths: dict[str, dict[str, int]] = {}
+        for directory, (_, _, record) in found.items():
+            for file in record.files:
+                paths.setdefault(file.sha256, {})[f"{directory}/{file.name}"] = file.size
+        self._seen, self._paths = found, paths
+
+    def find(self, sha256: str) -> str | None:
+        """A published file with these bytes that still has its size, or None."""
+        for path, size in self._paths.get(sha256, {}).items():
+            try:
+                if os.stat(path, follow_symlinks=False).st_size == size:
+                    return path
+            except OSError:
+                continue
+        return None

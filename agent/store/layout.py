@@ -1,0 +1,173 @@
+"""Where everything lies in the store, and the records that say what is published (SPEC section 5).
+
+STORE/
+  qwen3/                            a model's directory (`core.names.store_name`; `/` nests)
+    <files of the repository>
+    model.gguf                      hard link to the (first) GGUF file: the name that llmlb's node opens
+    manifest.json                   the same facts as llmlb's node reads them
+    .wantd.json                     the record, written last: what is not recorded is not published
+  .locks/qwen3.lock                 held while a model is being brought (slashes as `--`)
+  .locks/.<key>.lock                held while one file is being brought
+  .locks/.agent-<spool>.json        what the agent of a spool says of itself, for `wantd status`
+  .partial/<key>.part, <key>.json   bytes on the way and their journal; key is the SHA-256 (git SHA-1 for plain files)
+  .partial/stage-<model>~<pid>/     a model being put together, renamed into place
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from agent.core.names import StoreName, safe_name
+from agent.core.target import Target
+from agent.errors import Code, WantdError
+
+RECORD = ".wantd.json"
+MANIFEST = "manifest.json"
+LLMLB_GGUF = "model.gguf"
+LOCKS = ".locks"
+PARTIAL = ".partial"
+STAGE = "stage-"
+RECORD_MAX_BYTES = 32 * 1024 * 1024  # a record of 100,000 files has about 20 MB
+
+
+class RecordFile(msgspec.Struct, frozen=True):
+    """A published file: size in bytes, hash, and which source its bytes came from."""
+
+    name: str
+    size: int
+    sha256: str
+    source: str
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What `.wantd.json` holds. `selection` is what was asked for, `opens` the GGUF file or None."""
+
+    schema: int
+    model: str
+    repo: str
+    revision: str
+    commit: str
+    format: str
+    opens: str | None
+    selection: dict[str, object]
+    source: str
+    files: list[RecordFile]
+    published_at: str
+    verified: bool = True
+    agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A model that is whole in the store. `path` is what a program opens: the GGUF file, or the directory."""
+
+    record: Record
+    path: str
+    directory: str
+
+    @property
+    def size(self) -> int:
+        """The sum of all file sizes, in bytes."""
+        return sum(file.size for file in self.record.files)
+
+
+class Layout:
+    """Paths below the store's root. Reading a record never raises: what cannot be read is not published."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.locks = f"{root}/{LOCKS}"
+        self.partial = f"{root}/{PARTIAL}"
+
+    def create(self) -> None:
+        """Make the directories. Raises `store_unwritable`."""
+        try:
+            for path in (self.root, self.locks, self.partial):
+                os.makedirs(path, mode=0o755, exist_ok=True)
+            if not os.access(self.partial, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise unwritable(self.root, error) from None
+
+    def directory(self, name: StoreName) -> str:
+        return f"{self.root}/{name}"
+
+    def model_lock(self, name: StoreName) -> str:
+        return f"{self.locks}/{flat(name)}.lock"
+
+    def file_lock(self, key: str) -> str:
+        return f"{self.locks}/.{key}.lock"
+
+    def part(self, key: str) -> str:
+        return f"{self.partial}/{key}.part"
+
+    def journal(self, key: str) -> str:
+        return f"{self.partial}/{key}.json"
+
+    def stage(self, name: StoreName) -> str:
+        return f"{self.partial}/{STAGE}{flat(name)}~{os.getpid()}"
+
+    def agent_file(self, spool: str) -> str:
+        return f"{self.locks}/.agent-{hashlib.sha256(os.fsencode(spool)).hexdigest()[:12]}.json"
+
+    def published(self, target: Target) -> Published | None:
+        """The model in the store, if its record asks for the same and every file is there with its size."""
+        directory = self.directory(target.name)
+        record = read_record(directory)
+        if record is None or record.selection != target.selection.to_json():
+            return None
+        if not all(_has_size(f"{directory}/{file.name}", file.size) for file in record.files):
+            return None
+        return Published(record, f"{directory}/{record.opens}" if record.opens else directory, directory)
+
+    def record_places(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Every directory with a record, and the record file's stat; walked without following links."""
+        pending = [self.root]
+        while pending:
+            directory = pending.pop()
+            with contextlib.suppress(OSError), os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.name == RECORD:
+                        yield directory, entry.stat(follow_symlinks=False)
+                    elif not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+
+
+def flat(name: StoreName) -> str:
+    """A model's name as one path component: slashes as `--`; an over-long one is cut and told by its hash."""
+    text = name.replace("/", "--")
+    return text if len(text) <= 200 else f"{text[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def read_record(directory: str) -> Record | None:
+    """The record of a model's directory, or None when there is none that can be trusted."""
+    try:
+        with open(f"{directory}/{RECORD}", "rb") as file:
+            record = msgspec.json.decode(file.read(RECORD_MAX_BYTES), type=Record)
+        for name in (*(file.name for file in record.files), *([record.opens] if record.opens else [])):
+            safe_name(name)
+    except (OSError, msgspec.DecodeError, WantdError):
+        return None
+    return record
+
+
+def unwritable(path: str, error: OSError) -> WantdError:
+    """The error for a store that does not take what is written."""
+    return WantdError(
+        Code.STORE_UNWRITABLE,
+        f"{path} cannot be written: {error.strerror or error}",
+        "give the agent's user the right to write there, or set store.dir; `wantd check` shows more",
+    )
+
+
+def _has_size(path: str, size: int) -> bool:
+    try:
+        return os.stat(path).st_size == size
+    except OSError:
+        return False

@@ -1,0 +1,61 @@
+"""What crashes and cancelled wants leave behind, and taking it away under the lock that guards it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+
+from agent.core.retention import Leftover
+from agent.errors import WantdError
+from agent.store.layout import STAGE, Layout
+from agent.store.locks import Locks
+
+
+def leftovers(layout: Layout) -> list[Leftover]:
+    """All partials with the time of their last change, in seconds since the epoch."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    with contextlib.suppress(OSError), os.scandir(layout.partial) as entries:
+        for entry in entries:
+            if not entry.name.startswith(STAGE) and entry.is_file(follow_symlinks=False):
+                key = entry.name.partition(".")[0]
+                found.setdefault(key, []).append((entry.path, entry.stat(follow_symlinks=False).st_mtime))
+    return [
+        Leftover(key, tuple(path for path, _ in files), max(changed for _, changed in files))
+        for key, files in found.items()
+    ]
+
+
+def remove(leftover: Leftover, layout: Layout, locks: Locks) -> bool:
+    """Remove a partial unless somebody is at it now. True when it is gone."""
+    try:
+        lock = locks.try_acquire(layout.file_lock(leftover.key))
+    except WantdError:
+        return False
+    if lock is None:
+        return False
+    try:
+        for path in leftover.paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+    except OSError:
+        return False
+    finally:
+        lock.release()
+    return True
+
+
+def remove_stages(layout: Layout, locks: Locks) -> None:
+    """Remove stages of agents that died: those whose model nobody has locked."""
+    try:
+        names = [name for name in os.listdir(layout.partial) if name.startswith(STAGE)]
+    except OSError:
+        return
+    for name in names:
+        model = name.removeprefix(STAGE).rpartition("~")[0]
+        with contextlib.suppress(WantdError):
+            if lock := locks.try_acquire(f"{layout.locks}/{model}.lock"):
+                try:
+                    shutil.rmtree(f"{layout.partial}/{name}", ignore_errors=True)
+                finally:
+                    lock.release()

@@ -1,0 +1,1 @@
+"""Bytes on their way: ranges, partials and their journals, verification, rates."""

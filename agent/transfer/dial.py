@@ -1,0 +1,190 @@
+"""Connections to the hosts that hold bytes: resolve, check the address, connect, TLS, proxy; kept alive for reuse."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import unquote, urlsplit
+
+from agent.core.names import show
+from agent.errors import WantdError
+from agent.net.address import AddressRule
+from agent.net.proxies import proxy_for
+from agent.net.redirect import DEFAULT_PORTS, Origin, origin
+from agent.transfer.wire import Broken, Connection, Refused, Stalled, reason
+
+CONNECT_S = 10.0  # seconds to connect to one address, and for the TLS handshake
+IDLE_S = 20.0  # seconds a connection is kept for the next request; nginx keeps 75, some CDNs no more than 30
+IDLE_MAX = 64  # connections kept in all
+
+# Called with each new socket before it is used, so that another thread can cut it off at any moment.
+Watch = Callable[[socket.socket], None]
+_Key = tuple[Origin, str | None]
+
+
+class Dialer:
+    """Makes and keeps connections for all lanes. Thread-safe. `environ` holds the proxy variables and SSL_CERT_FILE."""
+
+    def __init__(self, rule: AddressRule, environ: Mapping[str, str]) -> None:
+        self._rule = rule
+        self._environ = environ
+        self._lock = threading.Lock()
+        self._idle: list[tuple[_Key, Connection]] = []
+        self._context: ssl.SSLContext | None = None
+
+    def connection(self, url: str, stall_s: float, watch: Watch, *, fresh: bool = False) -> Connection:
+        """A connection on which the URL can be asked for: a kept one, unless `fresh`, or a new one.
+
+        Raises `Broken`, `Stalled` and `Refused` as the wire does, and the `hub_protocol` of the address rule.
+        """
+        key = (origin(url), proxy_for(url, self._environ))
+        while not fresh and (kept := self._pick(key)):
+            if kept.is_quiet():
+                watch(kept.sock)
+                return kept
+            kept.close()
+        return self._dial(*key, stall_s, watch)
+
+    def keep(self, url: str, connection: Connection) -> None:
+        """Keep a connection whose last answer was read to its end; close it where it cannot be used again."""
+        if not connection.reusable:
+            connection.close()
+            return
+        connection.idle_since = time.monotonic()
+        with self._lock:
+            self._idle.append(((origin(url), proxy_for(url, self._environ)), connection))
+            dropped = [self._idle.pop(0)] if len(self._idle) > IDLE_MAX else []
+        for _, old in dropped:
+            old.close()
+
+    def close(self) -> None:
+        """Close all that is kept."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    def _pick(self, wanted: _Key) -> Connection | None:
+        """The kept connection to `wanted` that was used last; those that are kept too long are closed."""
+        limit = time.monotonic() - IDLE_S
+        with self._lock:
+            old = [entry for entry in self._idle if entry[1].idle_since < limit]
+            self._idle = [entry for entry in self._idle if entry[1].idle_since >= limit]
+            found = next((entry for entry in reversed(self._idle) if entry[0] == wanted), None)
+            if found:
+                self._idle.remove(found)
+        for _, connection in old:
+            connection.close()
+        return found[1] if found else None
+
+    def _dial(self, target: Origin, proxy: str | None, stall_s: float, watch: Watch) -> Connection:
+        if proxy is None:
+            sock = self._connect(target.host, target.port, watch, checked=True)
+            return Connection(self._tls(sock, target.host, watch) if target.scheme == "https" else sock, stall_s)
+        # The proxy is one that a person configured, whatever its address; what it resolves, we cannot see.
+        self._rule.check_literal(target.host)
+        parts = urlsplit(proxy)
+        try:
+            host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme.lower()]
+        except ValueError:
+            raise Refused("the proxy variables do not hold a proxy's URL") from None
+        sock = self._connect(host, port, watch, checked=False)
+        if parts.scheme.lower() == "https":
+            sock = self._tls(sock, host, watch)
+        authority = _authority(target)
+        login = _login(parts.username, parts.password)
+        if target.scheme == "http":
+            connection = Connection(sock, stall_s, f"http://{authority}")
+            connection.extra_headers = login
+            return connection
+        head = Connection(sock, min(stall_s, CONNECT_S)).ask("CONNECT", authority, authority, login)
+        if head.status != 200:
+            raise Broken(f"the proxy of the environment answered {head.status} to CONNECT")
+        return Connection(self._tls(sock, target.host, watch), stall_s)
+
+    def _connect(self, host: str, port: int, watch: Watch, *, checked: bool) -> socket.socket:
+        """Connect to the first address of the host that takes us, and that the rule allows."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise Broken(f"its name does not resolve: {getattr(error, 'strerror', None) or 'bad name'}") from None
+        failure: Exception = Broken("its name has no address")
+        for family, kind, proto, _, address in found:
+            try:
+                if checked:
+                    self._rule.check(host, str(address[0]))
+            except WantdError as refusal:
+                failure = refusal
+                continue
+            sock = socket.socket(family, kind, proto)
+            try:
+                watch(sock)
+                sock.settimeout(CONNECT_S)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                sock.close()
+                failure = Broken(f"no connection: {reason(error)}")
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise failure
+
+    def _tls(self, sock: socket.socket, host: str, watch: Watch) -> socket.socket:
+        try:
+            wrapped = self._trust().wrap_socket(
+                sock, server_hostname=host, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
+        except (OSError, ValueError) as error:
+            sock.close()
+            raise Broken(reason(error)) from None
+        try:
+            watch(wrapped)
+            wrapped.settimeout(CONNECT_S)
+            wrapped.do_handshake()
+        except TimeoutError:
+            wrapped.close()
+            raise Stalled(f"no TLS handshake within {CONNECT_S:g} s") from None
+        except (OSError, ValueError) as error:
+            wrapped.close()
+            raise Broken(reason(error)) from None
+        except BaseException:
+            wrapped.close()
+            raise
+        return wrapped
+
+    def _trust(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._context is None:
+                context = ssl.create_default_context()
+                context.set_alpn_protocols(["http/1.1"])
+                if path := self._environ.get("SSL_CERT_FILE"):
+                    try:
+                        context.load_verify_locations(cafile=path)
+                    except OSError as error:
+                        raise Broken(f"SSL_CERT_FILE ({show(path)}) cannot be used: {reason(error)}") from None
+                self._context = context
+            return self._context
+
+
+def authority_of(url: str) -> str:
+    """The Host header for the URL: the port is left out where it is the scheme's own."""
+    return _authority(origin(url), short=True)
+
+
+def _authority(target: Origin, short: bool = False) -> str:
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return host if short and target.port == DEFAULT_PORTS[target.scheme] else f"{host}:{target.port}"
+
+
+def _login(user: str | None, password: str | None) -> dict[str, str]:
+    if user is None:
+        return {}
+    pair = f"{unquote(user)}:{unquote(password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}

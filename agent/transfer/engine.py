@@ -1,0 +1,167 @@
+"""The transfer engine: brings files to disk over as many connections as help, verified on the way.
+
+`Engine` implements the `Transfer` of `agent.services.ports`. How the parts hang together:
+
+    engine    the parts put together, progress, the clock
+    fetch     a coroutine for each fetch: what to do next, above all about failures
+    download  the state of one file: granules, pieces, the hash that follows
+    lanes     the threads, shared by all fetches, and who gets the next one
+    reader    one piece over one connection, checked against what was asked (and why these are threads)
+    dial      connections: addresses, TLS, proxies, reuse        wire    HTTP/1.1 on a socket
+    partial   the part file and its journal                      verify  the hashes
+    rate      the cap on the rate, the number of connections
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from agent.config import Transfer as TransferConfig
+from agent.core.remote import Fetched, FetchRequest, Locate, OnBytes
+from agent.core.retry import Backoff
+from agent.errors import WantdError
+from agent.net.address import AddressRule
+from agent.net.budget import HostBudgets
+from agent.transfer.dial import Dialer
+from agent.transfer.download import Download, Failure, Kind
+from agent.transfer.fetch import ATTEMPTS, Fetch
+from agent.transfer.lanes import Lanes
+from agent.transfer.rate import Bucket
+from agent.transfer.reader import Reader
+
+TICK_S = 0.2  # progress is told, lanes are looked after
+LEAVE_S = 0.5  # seconds a cancelled fetch waits for its lanes
+CLOSE_S = 2.0  # seconds `close` waits for threads; one may sit in a look-up of a name
+FLUSH_BYTES = 256 * 1024 * 1024  # written bytes after which the disk is made to start: the last sync is short then
+WORKERS = max(2, min(4, os.cpu_count() or 2))  # threads for hashing and for the disk, each
+
+
+class Engine:
+    """Implements `Transfer`. To be used on one event loop; closed with `close`.
+
+    `environ` holds the proxy variables and SSL_CERT_FILE; `chance` gives numbers in [0, 1) for the jitter.
+    """
+
+    def __init__(
+        self,
+        config: TransferConfig,
+        rule: AddressRule,
+        budgets: HostBudgets,
+        environ: Mapping[str, str],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._config = config
+        self._chance = chance
+        self._bucket = Bucket(config.max_rate)
+        self._dialer = Dialer(rule, environ)
+        self._reader = Reader(self._dialer, budgets, self._bucket, config.stall_timeout_s)
+        self._lanes = Lanes(self._reader, config.connections)
+        self._hashing = ThreadPoolExecutor(WORKERS, "hash")
+        self._disk = ThreadPoolExecutor(WORKERS, "disk")
+        self._reports: dict[Download, _Report] = {}
+        self._ticker: asyncio.Task[None] | None = None
+
+    def reconfigure(self, config: TransferConfig) -> None:
+        """Take over another configuration; what is on its way goes on under it."""
+        self._config = config
+        self._bucket.reconfigure(config.max_rate)
+        self._lanes.tuner.reconfigure(config.connections)
+        self._reader.stall_s = config.stall_timeout_s
+
+    async def close(self) -> None:
+        """Stop every connection and thread. Fetches should be cancelled before."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticker
+        await asyncio.to_thread(self._lanes.close, CLOSE_S)
+        self._dialer.close()
+        self._hashing.shutdown(wait=False, cancel_futures=True)
+        self._disk.shutdown(wait=False, cancel_futures=True)
+
+    async def fetch(self, request: FetchRequest, locate: Locate, on_bytes: OnBytes) -> Fetched:
+        """See `agent.services.ports.Transfer.fetch`."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                loop.call_soon_threadsafe(changed.set)
+
+        download = Download(request, wake, lambda d: _ignore(self._hashing.submit(d.follow)))
+        backoff = Backoff(self._config.retry_min_s, self._config.retry_max_s, ATTEMPTS)
+        fetch = Fetch(download, locate, changed, self._lanes, self._disk, backoff, self._chance)
+        report = self._reports[download] = _Report(download, on_bytes)
+        if self._ticker is None or self._ticker.done():
+            self._ticker = loop.create_task(self._tick(), name="transfer-ticker")
+        try:
+            fetched = await fetch.run()
+        finally:
+            del self._reports[download]
+            await self._leave(download, changed)
+        report.tell(fetched.size, True)
+        return fetched
+
+    async def _leave(self, download: Download, changed: asyncio.Event) -> None:
+        """Stop the lanes of a fetch that ends, however it ends, and wait for them within reason."""
+        download.close()
+        self._lanes.stop(download)
+        with contextlib.suppress(TimeoutError):  # whoever leaves last closes the files
+            async with asyncio.timeout(LEAVE_S):
+                while not download.left:
+                    changed.clear()
+                    if not download.left:
+                        await changed.wait()
+
+    async def _tick(self) -> None:
+        while self._reports:
+            await asyncio.sleep(TICK_S)
+            self._lanes.tick()
+            for report in list(self._reports.values()):
+                report.look(self._disk)
+
+
+class _Report:
+    """Tells how far one download is, and makes the disk start early."""
+
+    def __init__(self, download: Download, on_bytes: OnBytes) -> None:
+        self._download = download
+        self._on_bytes = on_bytes
+        self._told: tuple[int, bool] | None = None
+        self._flushed = 0
+        self._flushing: Future[None] | None = None
+
+    def tell(self, done: int, verifying: bool) -> None:
+        if self._told != (done, verifying):
+            self._told = (done, verifying)
+            self._on_bytes(done, verifying)
+
+    def look(self, disk: ThreadPoolExecutor) -> None:
+        done, all_there = self._download.progress
+        if done or self._told:
+            self.tell(done, all_there)
+        idle = self._flushing is None or self._flushing.done()
+        if idle and not all_there and self._download.written - self._flushed >= FLUSH_BYTES:
+            self._flushed = self._download.written
+            self._flushing = disk.submit(self._flush)
+
+    def _flush(self) -> None:
+        download = self._download
+        if not download.enter():
+            return
+        try:
+            if download.partial is not None:
+                download.partial.sync()
+        except WantdError as error:
+            download.fail(Failure(Kind.FATAL, error))
+        finally:
+            download.leave()
+
+
+def _ignore(_: object) -> None:
+    """The future's result is told by other ways."""

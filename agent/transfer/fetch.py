@@ -1,0 +1,283 @@
+"""One fetch from locate to verified: what to do next, and above all what to do about failures."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from agent.core.names import show
+from agent.core.remote import Fetched, Locate, Location
+from agent.core.retry import Backoff
+from agent.errors import Code, WantdError
+from agent.transfer.download import Download, Failure, Kind
+from agent.transfer.lanes import Lanes
+from agent.transfer.partial import Partial
+from agent.transfer.verify import READ_BYTES, Digest, checksum, mismatch
+
+ATTEMPTS = 5  # failures in a row without progress before the job parks: with waits of 1 to 16 s half a minute
+REFUSALS = 3  # answers in a row that cannot be used, each from a fresh location, before it is final
+RATE_WAIT_S = 20.0  # a host's budget is waited for here up to this long; above, the job parks and gives its place away
+RESTARTS = 3  # times a file may change while it is fetched
+BAD_DISKS = 2  # times granules are fetched again that the disk gave back otherwise than they were written
+BUSY_S = 0.25  # seconds between looks at a partial that another fetch holds
+BUSY_MAX_S = 300.0  # seconds of that before the job parks; the same patience as for a lock (SPEC section 6)
+PARTIAL = "partial"  # the source of a file that was complete before anybody was asked
+
+T = TypeVar("T")
+
+
+class Fetch:
+    """The coroutine's state: what it has counted so far."""
+
+    def __init__(
+        self,
+        download: Download,
+        locate: Locate,
+        changed: asyncio.Event,
+        lanes: Lanes,
+        disk: ThreadPoolExecutor,
+        backoff: Backoff,
+        chance: Callable[[], float],
+    ) -> None:
+        self._download = download
+        self._request = download.request
+        self._locate = locate
+        self._changed = changed
+        self._lanes = lanes
+        self._disk = disk
+        self._backoff = backoff
+        self._chance = chance
+        self._hash_known = bool(download.request.sha256 or download.request.git_sha1)
+        self._failed_at = 0.0
+        self._attempt = self._refusals = self._restarts = self._mismatches = self._bad_disks = 0
+        self._syncing: asyncio.Future[None] | None = None
+
+    async def run(self) -> Fetched:
+        """Bring the file. Raises what `Transfer.fetch` raises."""
+        download = self._download
+        location = None
+        if not self._hash_known or download.size is None:  # only the source can tell whether a partial is of this file
+            location = await self._place(None)
+        if download.is_small:
+            if self._hash_known and (done := await self._run(self._small_there)):
+                return done
+        else:
+            await self._open(location.etag if location else None)
+        if not download.all_there:
+            self._go(location or await self._place(None))
+        while True:
+            self._changed.clear()
+            failure = download.failure
+            if failure is not None:
+                await self._mend(failure)
+            elif download.small is not None:
+                if fetched := await self._end_small(*download.small):
+                    return fetched
+            elif download.all_there:
+                if fetched := await self._end():
+                    return fetched
+            elif download.location is None:  # a complete partial turned out to be none
+                self._go(await self._place(None))
+            else:
+                self._lanes.offer(download)
+            await self._changed.wait()
+
+    # -- beginning ----------------------------------------------------------------------------------------------
+
+    async def _open(self, etag: str | None) -> None:
+        """Open the partial, waiting while another fetch holds it, and take over what it has."""
+        download = self._download
+        deadline = time.monotonic() + BUSY_MAX_S
+        while not await self._run(self._try_open):
+            if time.monotonic() > deadline:
+                raise WantdError(
+                    Code.LOCK_TIMEOUT,
+                    f"another process has been writing {show(self._request.part_path)} for {BUSY_MAX_S:.0f} s",
+                    "see with `fuser` which one; wantd goes on by itself when it is through",
+                )
+            await asyncio.sleep(BUSY_S)
+        if download.size is not None:
+            size = download.size
+            await self._run(lambda: download.begin(self._partial.resume(size, etag)))
+
+    def _try_open(self) -> bool:
+        partial = Partial.open(self._request)
+        if partial is not None:
+            self._download.adopt(partial)
+        return partial is not None
+
+    def _small_there(self) -> Fetched | None:
+        """A small file that is on disk already, whole and right."""
+        request = self._request
+        size = request.size or 0
+        try:
+            fd = os.open(request.part_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            digest = Digest(size, request.git_sha1 is not None)
+            if os.fstat(fd).st_size != size:
+                return None
+            if checksum(fd, 0, size, memoryview(bytearray(READ_BYTES)), digest) is None:
+                return None
+            return None if mismatch(request, digest) else Fetched(size, digest.sha256, True, PARTIAL)
+        except OSError:
+            return None  # cannot be read: it is fetched anew, and the write tells what is wrong
+        finally:
+            os.close(fd)
+
+    async def _place(self, failed: WantdError | None) -> Location:
+        """Ask where the file is; a place that has another file is no place."""
+        request = self._request
+        for _ in range(REFUSALS):
+            location = await self._locate(failed)
+            if request.size is None or location.size in (None, request.size):
+                if self._download.size is None:
+                    self._download.size = location.size
+                return location
+            failed = WantdError(
+                Code.HUB_PROTOCOL,
+                f"{show(location.source)} has {location.size} bytes of {show(request.label)}, expected {request.size}",
+                "the source is out of date or wrong; leave it out, or ask whoever runs it",
+                file=request.label,
+            )
+        assert failed is not None  # noqa: S101  the loop ran
+        raise failed
+
+    def _go(self, location: Location) -> None:
+        self._download.go(location)
+        self._lanes.offer(self._download)
+
+    # -- failures -----------------------------------------------------------------------------------------------
+
+    async def _mend(self, failure: Failure) -> None:
+        """Decide about a failure; raises its error when trying again is no use now."""
+        download, error = self._download, failure.error
+        if failure.kind is Kind.FATAL:
+            raise error
+        if download.moved_at > self._failed_at:
+            self._attempt = self._refusals = 0
+        self._failed_at = time.monotonic()
+        if failure.kind is Kind.CHANGED:
+            await self._restart_changed(error)
+            return
+        if not error.retryable:
+            self._refusals += 1
+            if self._refusals >= REFUSALS:
+                raise error
+            self._go(await self._place(error))
+            return
+        self._attempt += 1
+        delay = self._backoff.delay(self._attempt, error, self._chance())
+        if delay is None or failure.wait_s > RATE_WAIT_S:
+            raise error
+        same = download.location
+        if failure.kind is not Kind.RELOCATE or self._attempt > 1:
+            await asyncio.sleep(delay)
+        keep = failure.kind is Kind.RATE or (failure.kind is Kind.PASSING and self._attempt == 1)
+        self._go(same if keep and same is not None else await self._place(error))
+
+    async def _restart_changed(self, error: WantdError) -> None:
+        """The server has another version now: none of the old bytes may meet the new ones."""
+        download = self._download
+        self._restarts += 1
+        if self._hash_known and self._restarts > 1:
+            download.ignore_etag = True  # the hash decides in the end; this server's ETags mean nothing
+        elif self._restarts > RESTARTS:
+            raise error
+        await self._restart(forget=self._request.size is None)
+        location = await self._place(error)
+        if download.grid is None and download.size is not None:
+            size = download.size
+            await self._run(lambda: download.begin(self._partial.resume(size, location.etag)))
+        self._go(location)
+
+    async def _restart(self, *, forget: bool = False) -> None:
+        """Stop the lanes and drop every byte."""
+        download = self._download
+        download.paused = True
+        self._lanes.stop(download)
+        while download.pieces:
+            self._changed.clear()
+            if download.pieces:
+                await self._changed.wait()
+        if forget:
+            await self._run(self._partial.discard)
+            download.forget()
+        else:
+            await self._run(lambda: download.begin(self._partial.restart()))
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    async def _end_small(self, fetched: Fetched, wrong: WantdError | None) -> Fetched | None:
+        if wrong is None:
+            return fetched
+        self._mismatches += 1
+        if self._mismatches > 1:
+            raise wrong
+        self._download.small = None
+        self._go(await self._place(wrong))
+        return None
+
+    async def _end(self) -> Fetched | None:
+        """Every byte is there: sync while the hash catches up, then judge. None when something is missing again."""
+        download = self._download
+        if self._syncing is None or self._syncing.done():
+            self._syncing = asyncio.ensure_future(self._run(self._partial.sync))
+        if not download.hashed or download.digest is None or download.size is None:
+            return None
+        wrong = mismatch(self._request, download.digest)
+        if wrong is not None:
+            await self._syncing
+            await self._mend_mismatch(wrong)
+            return None
+        await self._syncing
+        await self._run(self._partial.finish)
+        location = download.location
+        source = location.source if location else self._partial.source or PARTIAL
+        return Fetched(download.size, download.digest.sha256, self._hash_known, source)
+
+    async def _mend_mismatch(self, wrong: WantdError) -> None:
+        """Find out what is bad: a finished partial that was none, the disk, or what the server sent."""
+        download = self._download
+        if self._partial.whole_without_journal and not download.moved_at:
+            await self._restart()
+            self._changed.set()
+            return
+        bad = await self._run(download.bad_granules)
+        if bad and self._bad_disks < BAD_DISKS:
+            self._bad_disks += 1
+            await self._run(lambda: download.lose(bad))
+            self._changed.set()
+            return
+        self._mismatches += 1
+        if self._mismatches > 1:
+            await self._run(self._partial.discard)
+            raise wrong
+        await self._restart()
+        self._go(await self._place(wrong))
+
+    # -- tools --------------------------------------------------------------------------------------------------
+
+    @property
+    def _partial(self) -> Partial:
+        assert self._download.partial is not None  # noqa: S101  opened in the beginning
+        return self._download.partial
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Run blocking work in a thread, the files held open meanwhile."""
+        download = self._download
+
+        def held() -> T:
+            if not download.enter():
+                raise asyncio.CancelledError
+            try:
+                return work()
+            finally:
+                download.leave()
+
+        return await asyncio.get_running_loop().run_in_executor(self._disk, held)

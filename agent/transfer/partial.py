@@ -1,0 +1,358 @@
+"""The partial file and its journal: what is on disk of a file that is not complete.
+
+The journal is JSON Lines. The first line says which file this is:
+
+    {"version":1,"size":4294967296,"granule":1048576,"sha256":"…","git_sha1":null,"etag":null,"source":"hub"}
+
+and each line after it that a granule is there, with the CRC-32 of its bytes: `[17,3405691582]`, or that it turned
+out bad: `[17,null]`. The last line about a granule counts, a line that is none is skipped.
+
+**The journal never claims a range that is not on disk.** A line is appended, in one write, after `pwrite` of the
+granule's last byte has returned. So:
+
+- after `kill -9` every claimed byte is in the page cache, which outlives the process: what is lost is the one
+  granule that each connection was in. No fsync is needed for that, and none is paid;
+- after a power cut the kernel may have kept the line and lost the bytes, or half of each. Nobody can order the two
+  without an fsync for each line, so the claim carries its proof: a claimed granule counts only once its checksum was
+  found right at resume, while the file's hash runs over it. What fails that is fetched again, alone;
+- an fsync that failed leaves pages in the cache that the disk never got (and that a checksum would find right):
+  all that was claimed since the last good fsync is taken back.
+
+A journal is begun, and begun again at each resume, as a whole: temporary file, fsync, rename. The part file is
+locked (flock), so that two processes on one store never write one partial at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from agent.core.names import show
+from agent.core.ranges import GRANULE_MAX, GRANULE_MIN, Grid, granule_for
+from agent.core.remote import FetchRequest
+from agent.errors import Code, WantdError
+
+VERSION = 1
+JOURNAL_MAX = 64 * 1024 * 1024  # bytes; 4 MiB granules of 10 TB make 50 MB
+HEADER_MAX = 4096  # bytes; orjson holds the GIL, so no line longer than this is parsed
+LINE_MAX = 40  # bytes; two integers
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_NO_FALLOCATE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which file the bytes belong to. Equal content is decided by hash where one is known, else by ETag."""
+
+    size: int
+    granule: int
+    sha256: str | None = None
+    git_sha1: str | None = None
+    etag: str | None = None
+    source: str | None = None
+
+    def continues(self, old: Identity) -> bool:
+        """Whether bytes journaled under `old` are bytes of this file."""
+        if (self.size, self.granule) != (old.size, old.granule):
+            return False
+        if self.sha256 or self.git_sha1:
+            return (self.sha256, self.git_sha1) == (old.sha256, old.git_sha1)
+        return self.etag is not None and self.etag == old.etag and not (old.sha256 or old.git_sha1)
+
+
+def parse_journal(data: bytes, part_size: int) -> tuple[Identity, dict[int, int]] | None:
+    """Whatever bytes a crash left, as an identity and checksums by granule; None when there is no header.
+
+    Total: never raises. No claim reaches past `part_size`, the length in bytes of the part file.
+    """
+    header, _, rest = data.partition(b"\n")
+    identity = _parse_header(header)
+    if identity is None:
+        return None
+    sums: dict[int, int] = {}
+    grid = Grid(identity.size, identity.granule)
+    whole = rest[: rest.rfind(b"\n") + 1]  # a last line without its end is torn
+    for line in whole.splitlines():
+        entry = _loads(line, LINE_MAX)
+        if not (isinstance(entry, list) and len(entry) == 2):
+            continue
+        index, crc = _integer(entry[0]), _integer(entry[1])
+        if entry[1] is None:
+            sums.pop(index, None)
+        elif 0 <= crc < 2**32 and 0 <= index < grid.count and grid.end(index) <= part_size:
+            sums[index] = crc
+    return identity, sums
+
+
+def _parse_header(line: bytes) -> Identity | None:
+    header = _loads(line, HEADER_MAX)
+    if not isinstance(header, dict) or header.pop("version", None) != VERSION:
+        return None
+    texts = [header.get(key) for key in ("sha256", "git_sha1", "etag", "source")]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        return None
+    size, granule = _integer(header.get("size")), _integer(header.get("granule"))
+    if not (0 <= size < 2**62 and GRANULE_MIN <= granule <= GRANULE_MAX):
+        return None
+    return Identity(size, granule, *texts)
+
+
+def _integer(value: object) -> int:
+    """The value, where it is a number without fraction; -1, which nothing here may be, otherwise."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else -1
+
+
+def _loads(line: bytes, most: int) -> Any:
+    if len(line) > most:
+        return None
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+
+
+class Partial:
+    """An open, locked part file with its journal. Methods may be called from several threads.
+
+    Every method raises `disk_full` or `store_unwritable` with the path and the reason.
+    """
+
+    def __init__(self, fd: int, request: FetchRequest) -> None:
+        self._fd = fd
+        self._request = request
+        self._journal = -1
+        self._lock = threading.Lock()
+        self._identity: Identity | None = None
+        self._unsynced: list[int] = []
+        self.sums: dict[int, int] = {}
+        self.whole_without_journal = False  # complete in length, no journal: a finished one, or junk
+
+    @classmethod
+    def open(cls, request: FetchRequest) -> Partial | None:
+        """Open and lock the part file, made where there is none; None while another holds it."""
+        path = request.part_path
+        with disk_errors(path):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+            try:
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode):
+                    raise OSError(errno.EINVAL, "is not a regular file", path)  # noqa: TRY301  closed below
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                now = os.stat(path, follow_symlinks=False)
+                if (now.st_dev, now.st_ino) == (status.st_dev, status.st_ino):
+                    return cls(fd, request)
+            except (BlockingIOError, FileNotFoundError):
+                os.close(fd)
+                return None
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        return None
+
+    @property
+    def source(self) -> str | None:
+        """Where the journal says that the bytes came from."""
+        return self._identity.source if self._identity else None
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    def resume(self, size: int, etag: str | None) -> Identity:
+        """Take over what the journal claims of this very file, or begin anew; the file gets its full length.
+
+        `sums` has the claims afterwards, none of them verified.
+        """
+        request = self._request
+        mine = Identity(size, granule_for(size), request.sha256, request.git_sha1, etag)
+        with disk_errors(request.part_path):
+            there = os.fstat(self._fd).st_size
+            found = parse_journal(_read(request.journal_path), there)
+            if found and mine.continues(found[0]):
+                self.sums = found[1]
+                self._unsynced = list(self.sums)
+                mine = found[0]
+            elif found is None and there == size and (request.sha256 or request.git_sha1):
+                self.whole_without_journal = True
+            self._identity = mine
+            if not self.whole_without_journal:
+                self._begin()
+        return mine
+
+    def restart(self) -> Identity:
+        """Forget everything that is there."""
+        assert self._identity is not None  # noqa: S101  begun before
+        with self._lock, disk_errors(self._request.part_path):
+            self.sums, self._unsynced, self.whole_without_journal = {}, [], False
+            self._begin()
+        return self._identity
+
+    def discard(self) -> None:
+        """Give the space back: nothing of the file is of use."""
+        with self._lock, disk_errors(self._request.part_path):
+            self.sums, self._unsynced, self.whole_without_journal = {}, [], False
+            os.ftruncate(self._fd, 0)
+        self.finish()
+
+    def adopt(self, size: int) -> Identity:
+        """What was written from the beginning is the whole file."""
+        self._identity = Identity(size, granule_for(size), self._request.sha256, self._request.git_sha1)
+        self.whole_without_journal = True
+        return self._identity
+
+    def free_bytes(self) -> int:
+        """Bytes that the file system still has for us."""
+        with disk_errors(self._request.part_path):
+            status = os.fstatvfs(self._fd)
+        return status.f_bavail * status.f_frsize
+
+    def write(self, view: memoryview, offset: int) -> None:
+        """Write all of the view at `offset`."""
+        with disk_errors(self._request.part_path):
+            done = 0
+            while done < len(view):
+                done += os.pwrite(self._fd, view[done:] if done else view, offset + done)
+
+    def claim(self, index: int, crc: int) -> None:
+        """The granule was written: say so in the journal."""
+        with self._lock, disk_errors(self._request.journal_path):
+            self.sums[index] = crc
+            self._unsynced.append(index)
+            self._append(b"[%d,%d]\n" % (index, crc))
+
+    def drop(self, indexes: Iterable[int]) -> None:
+        """The granules are bad: take back what the journal says of them."""
+        with self._lock, disk_errors(self._request.journal_path):
+            for index in indexes:
+                self.sums.pop(index, None)
+                self._append(b"[%d,null]\n" % index)
+
+    def sync(self) -> None:
+        """Bring the file's bytes to the disk. What was claimed since the last good sync is taken back on failure."""
+        with self._lock:
+            syncing, self._unsynced = self._unsynced, []
+        try:
+            with disk_errors(self._request.part_path):
+                os.fdatasync(self._fd)
+        except WantdError:
+            with contextlib.suppress(WantdError):  # the journal's disk may be gone as well
+                self.drop(syncing)
+            raise
+
+    def finish(self) -> None:
+        """The file is complete and verified: its length alone says so, the journal goes."""
+        with disk_errors(self._request.journal_path), contextlib.suppress(FileNotFoundError):
+            os.unlink(self._request.journal_path)
+
+    def close(self) -> None:
+        """Close and unlock."""
+        for fd in (self._fd, self._journal):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._journal = -1
+
+    def _append(self, line: bytes) -> None:
+        if self._journal >= 0:
+            os.write(self._journal, line)
+
+    def _begin(self) -> None:
+        """Write the journal anew with what is claimed, then make room for the file."""
+        assert self._identity is not None  # noqa: S101  set by both callers
+        path = self._request.journal_path
+        lines = [orjson.dumps({"version": VERSION, **asdict(self._identity)})]
+        lines += [b"[%d,%d]" % entry for entry in self.sums.items()]
+        temporary = f"{path}.tmp"
+        fd = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+        )
+        try:
+            with open(fd, "wb", closefd=False) as file:
+                file.write(b"\n".join(lines) + b"\n")
+            os.fsync(fd)
+            os.rename(temporary, path)
+        except BaseException:
+            os.close(fd)
+            raise
+        if self._journal >= 0:
+            os.close(self._journal)
+        self._journal = fd
+        if not self.sums:
+            os.ftruncate(self._fd, 0)
+        allocate(self._fd, self._identity.size)
+
+
+def allocate(fd: int, size: int) -> None:
+    """Reserve the file's blocks. Raises OSError (ENOSPC) when they are not there.
+
+    fallocate(2) itself: glibc's posix_fallocate writes a byte to each block where the file system cannot do it.
+    There the file only gets its length.
+    """
+    if size == 0:
+        return
+    result = _libc.fallocate(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size))
+    if result != 0:
+        number = ctypes.get_errno()
+        if number not in _NO_FALLOCATE:
+            raise OSError(number, os.strerror(number))
+    os.ftruncate(fd, size)
+
+
+def write_small(path: str, data: memoryview) -> None:
+    """Bring a small file to the disk in one step: temporary file, fdatasync, rename."""
+    temporary = f"{path}.{threading.get_ident():x}.tmp"
+    with disk_errors(path):
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            done = 0
+            while done < len(data):
+                done += os.write(fd, data[done:])
+            os.fdatasync(fd)
+            os.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        finally:
+            os.close(fd)
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b""
+    with open(fd, "rb") as file:
+        return file.read(JOURNAL_MAX) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+
+
+@contextlib.contextmanager
+def disk_errors(path: str) -> Any:
+    """Turn an OSError of the disk into `disk_full` or `store_unwritable`."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        name = errno.errorcode.get(number, str(number))
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            raise WantdError(
+                Code.DISK_FULL,
+                f"no room for {show(path)} ({name}: {error.strerror})",
+                "free space on that file system; what was fetched is kept and wantd goes on by itself",
+            ) from None
+        raise WantdError(
+            Code.STORE_UNWRITABLE,
+            f"{show(path)} cannot be written ({name}: {error.strerror})",
+            "check the disk (dmesg), the mount and the directory's owner, then touch the want",
+        ) from None

@@ -1,0 +1,93 @@
+"""How fast, and over how many connections: the cap on the rate, and the search for the number that helps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+QUANTUM_S = 0.02  # one grant is this much of the cap's second: 16 waiting lanes see a new cap within 0.3 s
+QUANTUM_MIN = 1024  # bytes; below it the cost of a system call per grant shows
+QUANTUM_MAX = 256 * 1024  # bytes; what a lane reads at once anyway
+
+CONNECTIONS_FIRST = 4  # saturates two cores with TLS (PEERS.md) and most links; doubled from there
+WINDOW_S = 0.25  # one measurement; at 16 lanes and 1 MB/s each still hundreds of reads
+GAIN = 1.15  # twice the connections must bring this much more; less is noise of the measurement
+HOLD_S = 15.0  # after a try that did not help, leave it alone for this long
+
+
+class Bucket:
+    """A cap in bytes per second over everything, fair to all: grants queue up in the order they were asked for."""
+
+    def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self.rate = rate
+
+    def reconfigure(self, rate: int) -> None:
+        """Set the cap, in bytes per second; 0 is none."""
+        with self._lock:
+            self.rate = rate
+            self._next = min(self._next, self._clock() + QUANTUM_S)
+
+    def grant(self) -> tuple[int, float]:
+        """The next grant: how many bytes, and in how many seconds they may be read. Without a cap: `(0, 0.0)`."""
+        with self._lock:
+            if not self.rate:
+                return 0, 0.0
+            quantum = max(QUANTUM_MIN, min(QUANTUM_MAX, int(self.rate * QUANTUM_S)))
+            now = self._clock()
+            at = max(self._next, now)
+            self._next = at + quantum / self.rate
+            return quantum, at - now
+
+
+class Tuner:
+    """Finds how many connections help: doubles them while that brings more bytes, else goes back and holds.
+
+    Fed with the total of bytes received, and whether more lanes could have been used. Times are seconds of one clock.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.target = min(CONNECTIONS_FIRST, limit)
+        self._limit = limit
+        self._window: tuple[float, int] | None = None
+        self._settled = False
+        self._before: tuple[int, float] | None = None  # the number before the last doubling, and its rate
+        self._hold_until = 0.0
+
+    def reconfigure(self, limit: int) -> None:
+        """Set the most connections there may be."""
+        self._limit = limit
+        self._adopt(min(self.target, limit) if self.target > limit else max(self.target, min(CONNECTIONS_FIRST, limit)))
+
+    def update(self, now: float, received: int, saturated: bool) -> int:
+        """Look at the counters; returns the number of connections to use from now on."""
+        if not saturated:
+            self._window = None
+            return self.target
+        if self._window is None:
+            self._window = (now, received)
+            return self.target
+        since, base = self._window
+        if now - since < WINDOW_S:
+            return self.target
+        rate = (received - base) / (now - since)
+        self._window = (now, received)
+        if not self._settled:  # the first window after a change has handshakes and slow starts in it
+            self._settled = True
+            return self.target
+        if self._before is not None and rate < self._before[1] * GAIN:
+            self._adopt(self._before[0])
+            self._hold_until = now + HOLD_S
+        elif now >= self._hold_until and self.target < self._limit:
+            fewer = self.target
+            self._adopt(min(self.target * 2, self._limit))
+            self._before = (fewer, rate)
+        else:
+            self._before = None
+        return self.target
+
+    def _adopt(self, target: int) -> None:
+        self.target, self._before, self._window, self._settled = target, None, None, False
