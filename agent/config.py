@@ -17,10 +17,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from agent.core.names import show
 from agent.core.schema import build, nearest
 from agent.errors import ConfigError
 
-Seconds = Annotated[float, Meta(gt=0)]
+# Ten years: what is meant to be for ever; timers of the kernel and of libraries overflow not far above.
+SECONDS_MAX = 315_360_000.0
+Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX)]
 Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=0)]
 
@@ -124,7 +127,7 @@ def find_file(environ: Mapping[str, str]) -> str | None:
     """The configuration file that is in force without `--config`: the system's, then the user's, or None."""
     home = environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
     candidates = (SYSTEM_FILE, f"{home}/wantd/config.toml")
-    return next((path for path in candidates if Path(path).is_file()), None)
+    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 def load(path: str | None, environ: Mapping[str, str]) -> Config:
@@ -133,31 +136,34 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     path = path or find_file(environ)
     tables = _read_toml(path, problems) if path else {}
     settings = _from_environment(environ, problems)
-    for name in tables.keys() - SECTIONS.keys():
+    for name in sorted(tables.keys() - SECTIONS.keys()):
         problems.append(f"{path}: unknown section [{name}]{nearest(name, list(SECTIONS))}")
     sections: dict[str, Any] = {}
     for name, kind in SECTIONS.items():
         table = tables.get(name, {})
         if not isinstance(table, dict):
-            problems.append(f"{path}: [{name}] is a table of keys, not {table!r}")
+            problems.append(f"{path}: [{name}] is a table of keys, not {show(str(table), 60)}")
             continue
         from_file, found = build(kind, table, f"{path}: [{name}]", check=_check)
         problems += found
-        texts = settings.get(name, {})
-        for key, variables in ((k, v) for (s, k), v in _FOREIGN.items() if s == name):
-            value = next((environ[v] for v in variables if environ.get(v)), None)
-            if value and key not in texts and key not in table:
-                texts[key] = value
-        from_environment, found = build(
-            kind, {k: _plain(kind, k, v) for k, v in texts.items()}, f"environment: [{name}]", lax=True, check=_check
-        )
-        problems += found
-        if from_file and from_environment:
-            overrides = {key: getattr(from_environment, key) for key in texts}
+        variables = settings.get(name, {})
+        for key, others in ((k, v) for (s, k), v in _FOREIGN.items() if s == name):
+            variable = next((other for other in others if environ.get(other)), None)
+            if variable and key not in variables and key not in table:
+                variables[key] = variable
+        overrides: dict[str, Any] = {}
+        for key, variable in variables.items():
+            value = _plain(kind, key, environ[variable])
+            built, found = build(kind, {key: value}, f"environment: {variable}", lax=True, check=_check)
+            problems += found
+            if built:
+                overrides[key] = getattr(built, key)
+        if from_file:
             sections[name] = msgspec.structs.replace(from_file, **overrides)
+    config = _normal(Config(**sections), problems)
     if problems:
         raise ConfigError(problems)
-    return _normal(Config(**sections))
+    return config
 
 
 def catalog_path(config: Config) -> str:
@@ -174,16 +180,20 @@ def shipped(name: str) -> str:
 
 
 def hub_token(config: Config, environ: Mapping[str, str]) -> str | None:
-    """The Hub token: `HF_TOKEN`, else the first line of the token file; None when there is none to read."""
-    if token := environ.get("HF_TOKEN", "").strip():
+    """The Hub token: `HF_TOKEN`, else the token file, of either the first line; None when there is none to read."""
+    if token := _first_line(environ.get("HF_TOKEN", "")):
         return token
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = environ.get("HF_HOME") or f"{cache}/huggingface"
-    path = Path(config.hub.token_path or environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser()
+    path = config.hub.token_path or environ.get("HF_TOKEN_PATH") or f"{home}/token"
     try:
-        return path.read_text(encoding="utf-8").strip().split("\n")[0].strip() or None
-    except (OSError, UnicodeDecodeError):
+        return _first_line(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, RuntimeError, ValueError):  # not there, of a user that is not there, not text
         return None
+
+
+def _first_line(text: str) -> str | None:
+    return next((line.strip() for line in text.splitlines() if line.strip()), None)
 
 
 def _read_toml(path: str, problems: list[str]) -> dict[str, Any]:
@@ -192,21 +202,22 @@ def _read_toml(path: str, problems: list[str]) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         problems.append(f"{path}: cannot be read: {error.strerror}")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also UTF-8 and numbers of thousands of digits
         problems.append(f"{path}: is not TOML: {error}")
     return {}
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, dict[str, str]]:
+    """Section and key to the variable that sets it."""
     found: dict[str, dict[str, str]] = {}
-    for variable, text in sorted(environ.items()):
+    for variable in sorted(environ):
         if not variable.startswith(PREFIX) or "__" not in variable:
             continue
         section, _, key = variable[len(PREFIX) :].lower().partition("__")
         if section not in SECTIONS:
             problems.append(f"environment: {variable}: unknown section{nearest(section, list(SECTIONS))}")
         else:
-            found.setdefault(section, {})[key] = text
+            found.setdefault(section, {})[key] = variable
     return found
 
 
@@ -223,28 +234,42 @@ def _plain(kind: type[Section], key: str, text: str) -> Any:
 
 def _check(key: str, value: Any) -> str | None:
     if key in ("endpoint", "url") and value:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # brackets that do not close, ports that are none
+            usable = False
+        if not usable or "@" in parts.netloc:
             return "expected a URL like https://host, without user or password"
     if key == "allow" and isinstance(value, str) and value not in ("catalog", "any") and "/" not in value:
         return 'expected "catalog", "any" or a list of patterns like "Qwen/*"'
-    if key in ("dir",) and not value.strip():
+    if key == "dir" and not value.strip():
         return "expected a directory"
+    if key in ("dir", "path", "token_path") and "\0" in value:
+        return "expected a path, which cannot hold NUL"
     return None
 
 
-def _path(text: str) -> str:
-    return str(Path(text).expanduser().absolute()) if text else ""
-
-
-def _normal(config: Config) -> Config:
+def _normal(config: Config, problems: list[str]) -> Config:
     replace = msgspec.structs.replace
+
+    def path(key: str, text: str) -> str:
+        try:
+            return str(Path(text).expanduser().absolute()) if text else ""
+        except RuntimeError:
+            problems.append(f"{key}: {show(text)}: there is no such home directory; give an absolute path")
+            return text
+
     return replace(
         config,
-        spool=replace(config.spool, dir=_path(config.spool.dir)),
-        store=replace(config.store, dir=_path(config.store.dir)),
-        catalog=replace(config.catalog, path=_path(config.catalog.path)),
-        hub=replace(config.hub, endpoint=config.hub.endpoint.rstrip("/")),
+        spool=replace(config.spool, dir=path("spool.dir", config.spool.dir)),
+        store=replace(config.store, dir=path("store.dir", config.store.dir)),
+        catalog=replace(config.catalog, path=path("catalog.path", config.catalog.path)),
+        hub=replace(
+            config.hub,
+            endpoint=config.hub.endpoint.rstrip("/"),
+            token_path=path("hub.token_path", config.hub.token_path),
+        ),
         proxy=replace(config.proxy, url=config.proxy.url.rstrip("/")),
         policy=replace(config.policy, formats=[name.lower().lstrip(".*") for name in config.policy.formats]),
     )

@@ -23,6 +23,7 @@ from agent.core.names import (
     Reference,
     RepoId,
     SafeName,
+    bare,
     is_revision,
     parse_reference,
     repo_id,
@@ -115,10 +116,11 @@ class Catalog:
         self.problems = list(problems)
         places: dict[str, str] = {}
         for entry in entries:
-            taken = places.setdefault(store_name(entry.id), entry.id)
-            if taken != entry.id:
-                self.problems.append(f"{show(entry.id)}: it would lie in the same directory as {show(taken)}")
+            place = store_name(entry.id)
+            if place in places:
+                self.problems.append(f"{show(entry.id)}: it would lie in the same directory as {show(places[place])}")
                 continue
+            places[place] = entry.id
             self.entries[entry.id.lower()] = entry
         self.by_name = dict(self.entries)
         for entry in self.entries.values():
@@ -136,10 +138,11 @@ class Catalog:
     def near(self, name: str, count: int = 3) -> list[str]:
         """The known ids that look most like `name`."""
         folded = name.lower()
+        same = [entry.id.lower() for entry in self.entries.values() if entry.repo.lower() == folded]
         inside = [known for known in self.by_name if folded in known or known in folded]
         close = difflib.get_close_matches(folded, self.by_name, n=count, cutoff=0.5)
         tail = difflib.get_close_matches(folded.rpartition("/")[2], self.by_name, n=count, cutoff=0.5)
-        return list(dict.fromkeys([*close, *inside, *tail]))[:count]
+        return list(dict.fromkeys([*same, *close, *inside, *tail]))[:count]
 
 
 def allowed(policy: str | list[str], reference: Reference, entry: Entry | None) -> bool:
@@ -173,7 +176,7 @@ def resolve_reference(catalog: Catalog, policy: str | list[str], text: str) -> t
         f"{show(reference.model)} is not in the catalogue of supported models",
         f"{meant}`wantd check` lists the {len(catalog.entries)} known ids; add an entry to the catalogue, "
         "or allow more with policy.allow",
-        model=show(text),
+        model=bare(text),
     )
 
 
@@ -187,7 +190,7 @@ def parse_catalog(data: bytes) -> Catalog:
     value = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
     items = value.get("models") if isinstance(value, dict) else value
     if not isinstance(items, list):
-        raise ValueError('it is neither a list of entries nor {"models": [...]}')
+        raise ValueError('it is neither a list of entries nor {"models": [...]}')  # noqa: TRY004  as JSON's own error
     entries: list[Entry] = []
     problems: list[str] = []
     for at, item in enumerate(items):

@@ -48,12 +48,17 @@ def show(text: str, limit: int = 120) -> str:
     return shown if len(shown) <= limit else shown[: limit - 4] + "...'"
 
 
+def bare(text: str) -> str:
+    """As `show`, without the quotes: for fields that hold nothing but the name."""
+    return show(text)[1:-1]
+
+
 def _invalid(text: str, why: str) -> WantdError:
     return WantdError(
         Code.WANT_INVALID,
         f"{show(text)} is not a model reference: {why}",
         "write a catalogue id or org/name, optionally with :QUANT and @REVISION, like qwen3 or Qwen/Qwen3-0.6B@main",
-        model=show(text),
+        model=bare(text),
     )
 
 
@@ -101,7 +106,7 @@ def _forbidden(text: str, why: str) -> WantdError:
         Code.FORBIDDEN_PATH,
         f"the name {show(text)} is refused: {why}",
         "nothing is written outside the store; report the repository or catalogue entry that names it",
-        file=show(text),
+        file=bare(text),
     )
 
 
@@ -124,8 +129,11 @@ def safe_name(text: str) -> SafeName:
             raise _forbidden(text, "it has an empty, '.' or '..' component")
         if len(part.encode()) > NAME_MAX_BYTES:
             raise _forbidden(text, f"a component is longer than {NAME_MAX_BYTES} bytes")
-    if parts[0].lower().startswith((".wantd", ".locks", ".partial")):
-        raise _forbidden(text, "the beginning .wantd, .locks or .partial is reserved for the agent")
+    # A record in a folder of the repository would publish a model `ID/folder` that nobody verified.
+    if any(part.lower().startswith(".wantd") for part in parts):
+        raise _forbidden(text, "the beginning .wantd is reserved for the agent")
+    if parts[0].lower().startswith((".locks", ".partial")):
+        raise _forbidden(text, "the beginning .locks or .partial is reserved for the agent")
     return SafeName(text)
 
 

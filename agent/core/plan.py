@@ -13,21 +13,23 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from agent.core.names import RepoId, SafeName, check_collisions, safe_name, show
+from agent.core.catalog import Artifact
+from agent.core.names import RepoId, SafeName, bare, check_collisions, safe_name, show
 from agent.core.remote import Listing, RemoteFile
 from agent.core.target import Selection, Target
 from agent.errors import Code, WantdError
 
 # Formats whose loaders run code from the file (pickle and its kin), and code itself.
-CODE_FORMATS = frozenset(
-    {"bin", "pt", "pth", "ckpt", "pkl", "pickle", "joblib", "dill", "h5", "hdf5", "keras"}
-    | {"py", "pyc", "so", "dll", "dylib", "exe", "sh", "bat"}
+WEIGHT_CODE_FORMATS = frozenset(
+    {"bin", "pt", "pth", "ckpt", "pkl", "pickle", "joblib", "dill", "h5", "hdf5", "keras", "nemo", "mar"}
 )
+CODE_FORMATS = WEIGHT_CODE_FORMATS | {"py", "pyc", "so", "dll", "dylib", "exe", "sh", "bat", "llamafile"}
 QUANT_ORDER = ("Q4_K_M", "Q8_0")
 INDEX_MAX_BYTES = 32 * 1024 * 1024  # the index of a model of 1,000 shards and 100,000 tensors has about 10 MB
 CHOICES_SHOWN = 12
 
 _SPLIT = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf\Z", re.IGNORECASE)
+_SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}\.safetensors\Z")
 _NOT_WEIGHTS = re.compile(r"(^|/)(mtp-|eagle3-|dflash-)|mmproj|imatrix", re.IGNORECASE)
 _COMPANIONS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
@@ -75,13 +77,13 @@ def weight_index(selection: Selection, listing: Listing) -> RemoteFile | None:
     """The safetensors index that has to be read before the plan can be made, or None."""
     if selection.files or selection.artifacts or _is_gguf(selection, listing):
         return None
-    if selection.filename and not selection.filename.endswith(".index.json"):
-        return None
-    names = {file.name: file for file in listing.files}
+    names: dict[str, RemoteFile] = {file.name: file for file in listing.files}
     if selection.filename:
-        return names.get(selection.filename)
+        shard = _SHARD.match(selection.filename)
+        name = f"{shard[1]}.safetensors.index.json" if shard else selection.filename
+        return names.get(name) if name.endswith(".index.json") else None
     if "model.safetensors.index.json" in names:
-        return names[SafeName("model.safetensors.index.json")]
+        return names["model.safetensors.index.json"]
     if "model.safetensors" in names:
         return None
     indexes = [f for f in listing.files if f.name.endswith(".safetensors.index.json") and "/" not in f.name]
@@ -98,7 +100,7 @@ def make_plan(target: Target, listings: Sources, index: bytes | None, formats: S
     if selection.artifacts and not selection.files:
         chosen = _from_artifacts(selection, listings)
     else:
-        chosen = [_plan_file(file, listing) for file in _choose(selection, listing, index)]
+        chosen = [_plan_file(file, listing) for file in _choose(selection, listing, index, formats)]
     if selection.exclude:
         chosen = [file for file in chosen if not _matches(file.name, selection.exclude)]
     if not chosen:
@@ -113,12 +115,16 @@ def make_plan(target: Target, listings: Sources, index: bytes | None, formats: S
     return Plan(target, listing.commit, kind, tuple(chosen), opens)
 
 
-def _choose(selection: Selection, listing: Listing, index: bytes | None) -> list[RemoteFile]:
+def _choose(selection: Selection, listing: Listing, index: bytes | None, formats: Sequence[str]) -> list[RemoteFile]:
     if selection.files:
         return _by_patterns(selection, listing)
     if selection.filename:
         return _by_filename(selection, listing, index)
-    return _gguf(selection, listing) if _is_gguf(selection, listing) else _safetensors(selection, listing, index)
+    if _is_gguf(selection, listing):
+        return _gguf(selection, listing)
+    if not any(file.name.endswith(".safetensors") for file in listing.files):
+        return _code_weights(selection, listing, formats)
+    return _safetensors(selection, listing, index)
 
 
 def _by_patterns(selection: Selection, listing: Listing) -> list[RemoteFile]:
@@ -126,7 +132,8 @@ def _by_patterns(selection: Selection, listing: Listing) -> list[RemoteFile]:
     for pattern in selection.files:
         if not any(_matches(file.name, (pattern,)) for file in chosen):
             raise _not_found(selection, listing, f"no file matches {show(pattern)}")
-    return chosen
+    whole = [part for file in chosen for part in _split_set(file, selection, listing)]
+    return list(dict.fromkeys(whole))
 
 
 def _by_filename(selection: Selection, listing: Listing, index: bytes | None) -> list[RemoteFile]:
@@ -235,7 +242,7 @@ def _mmproj(weights: Sequence[RemoteFile], listing: Listing) -> list[RemoteFile]
 def _bits(name: str) -> int:
     """Bits of a weight, from a quant's name (`Q4_K_M` 4, `IQ2_XS` 2, `BF16` 16); 16 where it says nothing."""
     match = re.search(
-        r"(?:^|[-._])(?:I?Q|T?BF|FP?|MXFP)([0-9]{1,2})(?=[-._]|$)", name.rpartition("/")[2], re.IGNORECASE
+        r"(?:^|[-._])(?:[IT]?Q|BF|FP?|MXFP)([0-9]{1,2})(?=[-._]|$)", name.rpartition("/")[2], re.IGNORECASE
     )
     return int(match[1]) if match else 16
 
@@ -268,10 +275,23 @@ def _single_safetensors(selection: Selection, listing: Listing) -> RemoteFile:
         return found[0]
     if found:
         raise _ambiguous(selection, f"it has {len(found)} safetensors files and no index", [f.name for f in found])
-    risky = [file.name for file in listing.files if _extension(file.name) in CODE_FORMATS - {"py", "sh"}]
-    if risky:
-        raise _forbidden_format(risky[0])
-    raise _not_found(selection, listing, "there are neither GGUF nor safetensors files")
+    raise _not_found(selection, listing, f"there is no {show(wanted)}")
+
+
+def _code_weights(selection: Selection, listing: Listing, formats: Sequence[str]) -> list[RemoteFile]:
+    """Weights in a format that can run code, where the repository has no others and `policy.formats` names it."""
+    risky = [file for file in listing.files if _extension(file.name) in WEIGHT_CODE_FORMATS]
+    if not risky:
+        raise _not_found(selection, listing, "there are neither GGUF nor safetensors files")
+    named = [file for file in risky if _extension(file.name) in formats and "/" not in file.name]
+    if not named:
+        raise _forbidden_format(risky[0].name)
+    # transformers' own name; beside it lie the states of optimisers and training arguments in the same format.
+    weights = [file for file in named if file.name.startswith("pytorch_model")] or named
+    if len(weights) > 1 and weights is named:
+        raise _ambiguous(selection, f"it has {len(weights)} files in formats of weights", [f.name for f in weights])
+    indexes = [f for f in listing.files if "/" not in f.name and f.name.endswith(".bin.index.json")]
+    return [*weights, *indexes, *(file for file in listing.files if _is_companion(file.name))]
 
 
 def _shards(index: bytes, name: str) -> list[SafeName]:
@@ -286,7 +306,7 @@ def _shards(index: bytes, name: str) -> list[SafeName]:
             Code.HUB_PROTOCOL,
             f"{show(name)} is no safetensors index: it has no weight_map of file names",
             "the repository is broken; report it to its owner, or name the files yourself with 'files'",
-            file=show(name),
+            file=bare(name),
         )
     return [safe_name(shard) for shard in shards]
 
@@ -297,7 +317,7 @@ def _is_companion(name: str) -> bool:
 
 
 def _from_artifacts(selection: Selection, listings: Sources) -> list[PlanFile]:
-    chosen = []
+    chosen: dict[PlanFile, PlanFile] = {}  # as the source tells it -> as the catalogue binds it
     for artifact in selection.artifacts:
         listing = listings[artifact.repo or selection.repo, _artifact_revision(selection, artifact)]
         file = next((file for file in listing.files if file.name == artifact.name), None)
@@ -305,14 +325,15 @@ def _from_artifacts(selection: Selection, listings: Sources) -> list[PlanFile]:
             raise _not_found(selection, listing, f"the catalogue names {show(artifact.name)}, which is not there")
         for part in _split_set(file, selection, listing):
             planned = _plan_file(part, listing)
-            chosen.append(_bound(planned, artifact.sha256) if part is file and artifact.sha256 else planned)
-    return list({file.name: file for file in chosen}.values())
+            chosen.setdefault(planned, planned)
+            if part is file and artifact.sha256:
+                chosen[planned] = _bound(chosen[planned], artifact.sha256)
+    return list(chosen.values())
 
 
-def _artifact_revision(selection: Selection, artifact: object) -> str:
-    revision: str | None = getattr(artifact, "revision", None)
-    other = getattr(artifact, "repo", None)
-    return revision or ("main" if other and other != selection.repo else selection.revision)
+def _artifact_revision(selection: Selection, artifact: Artifact) -> str:
+    """An artifact of another repository is at its `main` unless its URL says otherwise."""
+    return artifact.revision or ("main" if artifact.repo else selection.revision)
 
 
 def _plan_file(file: RemoteFile, listing: Listing) -> PlanFile:
@@ -331,7 +352,7 @@ def _bound(file: PlanFile, sha256: str | None) -> PlanFile:
             Code.CHECKSUM_MISMATCH,
             f"the catalogue binds {show(file.name)} to SHA-256 {sha256}, the source announces {file.sha256}",
             "the repository has changed, or the catalogue is wrong: check the file, then correct its sha256",
-            file=show(file.name),
+            file=bare(file.name),
         )
     return replace(file, sha256=sha256)
 
@@ -360,7 +381,7 @@ def _forbidden_format(name: str) -> WantdError:
         f"{show(name)} is in a format that can run code when it is loaded",
         f"choose a GGUF or safetensors version, leave it out with 'exclude', or allow it with policy.formats = "
         f'["{_extension(name)}"]',
-        file=show(name),
+        file=bare(name),
     )
 
 

@@ -7,8 +7,9 @@ a mapping in one go, and for an unknown key the nearest known one.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -16,10 +17,13 @@ from agent.core.names import show
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+WORD_MAX = 100  # a key of a megabyte has no nearest one, and comparing it costs a fifth of a second
+GUESSES_MAX = 50  # a want of 80,000 unknown keys took 1.5 s of guessing
+
 
 def nearest(word: str, known: list[str]) -> str:
     """`, did you mean 'x'?` for the nearest known word, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word[:WORD_MAX], known, n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}" if known else ""
 
 
@@ -38,18 +42,30 @@ def build(
     """
     problems: list[str] = []
     good: dict[str, Any] = {}
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     for key, value in values.items():
         if not isinstance(key, str) or key not in hints:
-            problems.append(f"{where}: unknown key {show(str(key))}{nearest(str(key), list(hints))}")
+            guess = nearest(str(key), list(hints)) if len(problems) < GUESSES_MAX else ""
+            problems.append(f"{where}: unknown key {show(str(key))}{guess}")
             continue
         try:
             good[key] = msgspec.convert(value, hints[key], strict=not lax)
         except msgspec.ValidationError as error:
-            problems.append(f"{where}: {key}: {error}, not {show(str(value), 60)}")
+            expected = _one_of(hints[key]) or str(error)
+            problems.append(f"{where}: {key}: {expected}, not {show(str(value), 60)}")
             continue
         if check and (problem := check(key, good[key])):
             problems.append(f"{where}: {key}: {problem}")
     missing = [f.name for f in msgspec.structs.fields(kind) if f.required and f.name not in values]
     problems += [f"{where}: {name!r} is required" for name in missing]
     return (None, problems) if problems else (kind(**good), [])
+
+
+@functools.cache
+def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def _one_of(hint: Any) -> str | None:
+    """What a choice of words expects; msgspec says only that the word is none of them."""
+    return f"expected one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else None

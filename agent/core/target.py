@@ -19,6 +19,7 @@ from agent.core.names import (
     RepoId,
     SafeName,
     StoreName,
+    bare,
     is_revision,
     repo_id,
     revision_suffix,
@@ -72,10 +73,11 @@ def make_target(catalog: Catalog, policy: str | list[str], wanted: WantedModel) 
     selection = plain
     name = store_name(entry.id if entry else reference.model)
     if reference.revision and reference.revision != plain.revision:
-        selection = replace(selection, revision=reference.revision, sha256=None)
+        artifacts = tuple(_at_the_revision(artifact) for artifact in selection.artifacts)
+        selection = replace(selection, revision=reference.revision, sha256=None, artifacts=artifacts)
         name = StoreName(f"{name}@{revision_suffix(reference.revision)}")
     if reference.quant and not _same_quant(reference.quant, entry):
-        quant = reference.quant
+        quant = reference.quant.upper()  # one spelling: `:q8_0` and `:Q8_0` lie in one directory and must be one target
         selection = replace(selection, quant=quant, filename=None, artifacts=(), sha256=None)
         name = StoreName(f"{name}--{quant.lower()}")
     if wanted.files or wanted.exclude:
@@ -91,9 +93,14 @@ def make_target(catalog: Catalog, policy: str | list[str], wanted: WantedModel) 
             Code.FORBIDDEN_PATH,
             f"the directory name {show(name)} would be longer than {NAME_MAX_BYTES} bytes",
             "use a shorter revision or quant",
-            model=show(wanted.reference),
+            model=bare(wanted.reference),
         )
     return Target(name, selection, str(reference))
+
+
+def _at_the_revision(artifact: Artifact) -> Artifact:
+    """The artifact as the want's revision has it; one of another repository stays as the catalogue says."""
+    return artifact if artifact.repo else replace(artifact, revision=None, sha256=None)
 
 
 def _with_revision(reference: Reference, wanted: WantedModel) -> Reference:
@@ -106,7 +113,7 @@ def _with_revision(reference: Reference, wanted: WantedModel) -> Reference:
             Code.WANT_INVALID,
             f"the revision {show(revision)} {why}",
             "give one branch, tag or commit, in the reference or under 'revision'",
-            model=show(wanted.reference),
+            model=bare(wanted.reference),
         )
     return replace(reference, revision=revision)
 

@@ -159,8 +159,13 @@ def _wanted(item: _Item) -> WantedModel:
 
 
 def _aware(time: datetime | None) -> datetime | None:
-    """A time without a zone is UTC, as every time that wantd writes."""
-    return time.replace(tzinfo=UTC) if time and time.tzinfo is None else time
+    """The time in UTC, as every time that wantd writes; one without a zone is taken for UTC."""
+    if time is None or time.tzinfo is None:
+        return time and time.replace(tzinfo=UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:  # the last hours of year 9999, west of Greenwich
+        raise _invalid(f"not_before: {time.isoformat()} is no time in UTC") from None
 
 
 def _depth(text: str) -> int:

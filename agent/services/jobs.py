@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from agent.core.job import State
-from agent.core.names import show
+from agent.core.names import bare, show
 from agent.core.plan import INDEX_MAX_BYTES, Plan, PlanFile, make_plan, needed_listings, weight_index
 from agent.core.progress import FileProgress, ModelProgress, timestamp
 from agent.core.remote import Fetched, FetchRequest, Listing, Location
@@ -234,10 +234,10 @@ class Runner:
                 Code.INTERNAL,
                 f"the bytes of {show(file.name)} went away before they could be published",
                 "nothing to do: it is tried again",
-                file=show(file.name),
+                file=bare(file.name),
             ) from None
         except WantdError as error:
-            error.file = error.file or show(file.name)
+            error.file = error.file or bare(file.name)
             raise
         finally:
             await _finish(asyncio.to_thread(file_lock.release))
