@@ -24,9 +24,9 @@ int main(int count, char **words) {
     if (!file || fprintf(file, "%s\n", words[2]) < 0 || fclose(file) || rename(temp, want)) return 1;
     for (int tries = 0; tries < 1200; tries++, usleep(50000)) {
         if (!answer(progress)) continue;
-        if (strstr(text, "\"state\": \"failed\"")) return 1;
+        if (strstr(text, "\n  \"state\": \"failed\"")) return 1;
         char *path = strstr(text, "\"path\": \"");
-        if (strstr(text, "\"state\": \"ready\"") && path) {
+        if (strstr(text, "\n  \"state\": \"ready\"") && path) {
             path += strlen("\"path\": \"");
             printf("%.*s\n", (int)strcspn(path, "\""), path);
             return 0;
