@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-systemd bench bench-short check format clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wantd needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -17,12 +17,21 @@ demo: $(VENV)/ready  ## the whole way on this machine: Hub, agent, want, bar, ve
 test: $(VENV)/ready  ## the test-suite
 	$(BIN)/python -m pytest
 
+test-systemd: $(VENV)/ready  ## the service, in a real systemd booted in a container; as root, with systemd-container
+	$(BIN)/python -m pytest tests/systemd
+
 check: $(VENV)/ready  ## what CI runs: style, types, import rules, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+bench: $(VENV)/ready  ## ours and the peers side by side, some 25 minutes; BENCH='--only http --rounds 5' for less or more
+	$(BIN)/python -m bench $(BENCH)
+
+bench-short: $(VENV)/ready  ## the same with tiny files: is everything right? Its times mean nothing
+	$(BIN)/python -m bench --short
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

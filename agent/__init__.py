@@ -11,8 +11,8 @@ The house, from the door down; imports point down only (import-linter holds it):
 - `net/`: HTTP for all: address rules, redirects, host budgets
 - `config.py`, `core/` (pure decisions), `errors.py`
 
-The way of a want: watcher -> intake -> core.want -> core.target -> in the store? ready. Else listing -> core.plan -> lock
--> store again -> transfer to a partial -> verify -> publish -> ready.
+The way of a want: watcher -> intake -> core.want -> core.target -> in the store? ready. Else listing -> core.plan ->
+lock -> store again -> transfer to a partial -> verify -> publish -> ready.
 """
 
 __version__ = "0.1.0"

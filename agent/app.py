@@ -6,41 +6,39 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import msgspec
 import orjson
 from loguru import logger
 
 from agent import __version__
-from agent.config import Config, catalog_path, hub_token
+from agent.config import Config, catalog_path
 from agent.core.progress import AgentInfo
 from agent.core.retention import Leftover, expired
 from agent.core.retry import Backoff
 from agent.errors import Code, ConfigError, WantdError
-from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
-from agent.net.client import Http
 from agent.services.board import Board
 from agent.services.catalogue import CatalogueFile
 from agent.services.housekeeping import Housekeeping
 from agent.services.intake import Intake
 from agent.services.jobs import Runner
-from agent.services.ports import Source
-from agent.services.reporter import Reporter
+from agent.services.notify import Supervisor
+from agent.services.reporter import Reporter, Ticket
 from agent.services.slots import Slots
-from agent.sources.chain import Chain
-from agent.sources.hub import HubSource
+from agent.services.sync_state import REPORT_S, SyncState
+from agent.sources.assembly import Assembly
 from agent.spool.watcher import Bell, Watcher
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
-from agent.store.locks import Locks, hold_directory
+from agent.store.locks import Lock, Locks, process_start, read_holder
 from agent.store.publish import Modes
 from agent.store.space import Space
-from agent.store.sweep import leftovers, remove, remove_stages
+from agent.store.sweep import debris, leftovers, remove, remove_stages
 from agent.transfer.engine import Engine
 
-START_TRIES_S = 2.0  # `wantd status` holds the spool's lock for an instant; another agent holds it for good
 STOP_S = 4.0  # SPEC section 11: stopped within 5 s
 CATALOG_CHECK_S = 2.0
 DISK_CHECK_S = 5.0
@@ -50,29 +48,38 @@ SWEEP_S = 3600.0  # partials expire after days: once an hour is often enough
 class App:
     """One agent: one spool, one store. `run` is its whole life."""
 
-    def __init__(self, config: Config, environ: Mapping[str, str], reload: Callable[[], Config]) -> None:
+    def __init__(
+        self, config: Config, environ: Mapping[str, str], reload: Callable[[], Config], supervisor: Supervisor
+    ) -> None:
         self._config = config
         self._environ = environ
         self._reload = reload
-        self._spool_lock: int | None = None
+        self._supervisor = supervisor
+        self._spool_lock: Lock | None = None
         self._told: dict[str, str] = {}
+        self._started = asyncio.Event()
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Start, serve until `stopping` is set, drain, stop.
 
-        Raises `store_unwritable`, and ConfigError when another agent serves the spool.
+        Raises `store_unwritable`, and `lock_timeout` when another agent serves the spool.
         """
         await self._start()
+        self._started.set()
         services = [
             asyncio.create_task(self._watch_over(service.serve()), name=name)
             for name, service in (("reporter", self.reporter), ("intake", self.intake), ("clock", self.clock))
         ]
+        pulse = asyncio.create_task(self._supervisor.serve(self.reporter.summary), name="pulse")
+        self._supervisor.ready()
         try:
             await self.stopping.wait()
             logger.info("stopping: what is under way is kept and resumed at the next start")
         finally:
+            self._supervisor.stopping()
             await self._stop(services)
+            pulse.cancel()
 
     async def _start(self) -> None:
         config, loop = self._config, asyncio.get_running_loop()
@@ -81,10 +88,9 @@ class App:
         self.layout.create()
         self._hold_spool()
 
-        self.rule = AddressRule(False, config.hub.endpoint)
-        self.budgets = HostBudgets()
-        self.http = Http(self.rule, self.budgets, environ=self._environ)
-        self.engine = Engine(config.transfer, self.rule, self.budgets, self._environ)
+        budgets = HostBudgets()
+        self.sources = Assembly(config, self._environ, budgets)
+        self.engine = Engine(config.transfer, self.sources.rule, budgets, self._environ, rules=self.sources.rules)
         self.locks = Locks()
         self.catalogue = CatalogueFile(catalog_path(config))
         self.clock = Housekeeping()
@@ -92,7 +98,7 @@ class App:
         self.reporter = Reporter(agent, config.spool.progress_interval_s)
         self.slots = Slots(config.transfer.jobs)
         self.runner = Runner(
-            source=self._source(),
+            source=self.sources.chain,
             transfer=self.engine,
             layout=self.layout,
             locks=self.locks,
@@ -101,11 +107,14 @@ class App:
             slots=self.slots,
             modes=modes,
             formats=config.policy.formats,
+            unverified=config.policy.unverified,
             lock_timeout_s=config.locks.wait_timeout_s,
             endpoint=config.hub.endpoint,
             agent=f"wantd {__version__} on {agent.host}",
         )
         self.board = Board(self.runner, self.clock, self._backoff(), self._changed)
+        self.sync_state = SyncState(self.board.jobs.values, agent.host, __version__)
+        self.sync_state.send = self.sources.reporter(config)
         bell = Bell(config.spool.dir, loop)
         self.watcher = Watcher(config.spool.dir, bell, config.spool.watch)
         self.intake = Intake(
@@ -128,16 +137,11 @@ class App:
             "wantd {} serves {}, store {}, hub {}", __version__, config.spool.dir, config.store.dir, config.hub.endpoint
         )
 
-    def _source(self) -> Source:
-        token = hub_token(self._config, self._environ)
-        hub = self._config.hub
-        return Chain([HubSource(self.http, self.budgets, hub.endpoint, token=token, offline=hub.offline)])
-
     def _backoff(self) -> Backoff:
         return Backoff(self._config.transfer.retry_min_s, self._config.transfer.retry_max_s)
 
-    def _changed(self, ticket: object, urgent: bool) -> None:
-        self.reporter.changed(ticket, urgent=urgent)  # type: ignore[arg-type]
+    def _changed(self, ticket: Ticket, urgent: bool) -> None:
+        self.reporter.changed(ticket, urgent=urgent)
 
     def _arm(self) -> None:
         """Everything that happens by the clock, in one list (SPEC section 8)."""
@@ -148,11 +152,14 @@ class App:
         self.clock.every("resume what waits for disk", DISK_CHECK_S, self.board.resume_for_room)
         self.clock.every("remove old partials", SWEEP_S, self._sweep)
         self.clock.every("check the catalogue", CATALOG_CHECK_S, self._check_catalogue)
+        self.clock.every("report to the load balancer", REPORT_S, self.sync_state.tell)
         self.clock.after("reap what a crash left", 0.0, self._reap)
         self.clock.after("remove old partials at the start", 1.0, self._sweep)
 
     async def _reap(self) -> None:
         await asyncio.to_thread(remove_stages, self.layout, self.locks)
+        for left in await asyncio.to_thread(debris, self.layout, self.runner.inventory):
+            await asyncio.to_thread(remove, left, self.layout, self.locks)
         for path in await asyncio.to_thread(self.locks.reap, self.layout.locks):
             logger.info("removed the lock file {}, which nobody holds", ascii(path))
 
@@ -160,8 +167,6 @@ class App:
         if not await asyncio.to_thread(os.path.isdir, self.layout.locks):
             await asyncio.to_thread(self.layout.create)
         await self.intake.rescan()
-        if self._spool_lock is None or not _is_open_on(self._spool_lock, self._config.spool.dir):
-            self._hold_spool()
         self._tell()
 
     async def _beat(self) -> None:
@@ -180,30 +185,26 @@ class App:
         await self.catalogue.check(self.intake.reresolve)
 
     def _hold_spool(self) -> None:
-        """Keep a second agent from this spool. Raises ConfigError when there is one."""
-        root = self._config.spool.dir
-        try:
-            os.makedirs(root, mode=0o755, exist_ok=True)
-            deadline = time.monotonic() + START_TRIES_S
-            while (fd := hold_directory(root)) is None:
-                if time.monotonic() > deadline:
-                    raise ConfigError([f"{root}: another agent serves this spool; `wantd status` shows it"])
-                time.sleep(0.05)
-        except OSError as error:
-            logger.warning("the spool {} cannot be opened: {}", root, error.strerror)
-            return
-        if self._spool_lock is not None:
-            os.close(self._spool_lock)
-        self._spool_lock = fd
+        """Keep a second agent from this spool. Raises `lock_timeout` when there is one: it may be about to end."""
+        path = self.layout.spool_lock(self._config.spool.dir)
+        lock = Locks().try_acquire(path)  # not among the locks with a heartbeat: nobody waits for this one
+        if lock is None:
+            raise WantdError(
+                Code.LOCK_TIMEOUT,
+                f"another agent serves {self._config.spool.dir}: {read_holder(path)}",
+                "let one of the two be; `wantd status` shows the one that runs",
+            )
+        self._spool_lock = lock
 
     def _tell(self) -> None:
         """What `wantd status` reads: who serves the spool, and which wants could not be answered."""
         unwritable = dict(list(self.reporter.unwritable.items())[:100])
-        if unwritable == self._told and unwritable == {} and os.path.exists(self._agent_file()):
+        if unwritable == self._told and os.path.exists(self._agent_file()):
             return
         self._told = unwritable
         value = {
             "pid": os.getpid(),
+            "started": process_start(os.getpid()),
             "host": socket.gethostname(),
             "version": __version__,
             "spool": self._config.spool.dir,
@@ -221,12 +222,20 @@ class App:
 
     async def reload(self) -> None:
         """SIGHUP: read the configuration again; what is under way goes on. A broken one changes nothing."""
+        await self._started.wait()
+        self._supervisor.reloading()
         try:
             new = await asyncio.to_thread(self._reload)
+            await self._use(new)
+            self._supervisor.note = ""
         except ConfigError as error:
             for problem in error.problems:
                 logger.error("the new configuration is not used: {}", problem)
-            return
+            self._supervisor.note = f"the new configuration is not used: {error.problems[0]}"
+        finally:
+            self._supervisor.ready()
+
+    async def _use(self, new: Config) -> None:
         old = self._config
         for name, before, after in (
             ("spool.dir", old.spool.dir, new.spool.dir),
@@ -249,26 +258,27 @@ class App:
         self.runner.formats = new.policy.formats
         self.runner.lock_timeout_s = new.locks.wait_timeout_s
         self.runner.space.min_free_bytes = new.store.min_free_bytes
-        self.runner.source = self._source()
+        self.runner.unverified = new.policy.unverified
+        await self.sources.rebuild(self._config)
+        self.runner.source = self.sources.chain
+        self.sync_state.send = self.sources.reporter(self._config)
         self.catalogue.path = catalog_path(self._config)
         self._arm()
         await asyncio.to_thread(self.catalogue.load)
         await self.intake.reresolve()
         logger.info("the configuration was read again")
 
-    async def _watch_over(self, service: object) -> None:
+    async def _watch_over(self, service: Coroutine[Any, Any, None]) -> None:
         """A service that ends ends the agent: systemd starts it anew, and nothing is lost by that."""
         try:
-            await service  # type: ignore[misc]
-        except asyncio.CancelledError:
-            raise
+            await service
         except Exception as error:
             logger.opt(exception=error).critical("a service of the agent died")
             self.stopping.set()
             raise
 
     async def _stop(self, services: list[asyncio.Task[None]]) -> None:
-        *others, _ = services[1], services[2], None
+        reporter, *others = services  # the reporter last: it writes what the others still have to say
         for task in others:
             task.cancel()
         try:
@@ -276,9 +286,9 @@ class App:
                 await asyncio.gather(*others, return_exceptions=True)
                 await self.board.stop()
                 await self.engine.close()
-                await self.http.close()
-                services[0].cancel()
-                await asyncio.gather(services[0], return_exceptions=True)
+                await self.sources.close()
+                reporter.cancel()
+                await asyncio.gather(reporter, return_exceptions=True)
                 await self.reporter.drain()
                 await asyncio.to_thread(self.watcher.stop)
         except TimeoutError:
@@ -286,10 +296,3 @@ class App:
         for service in services:
             if service.done() and not service.cancelled() and (error := service.exception()):
                 raise WantdError(Code.INTERNAL, f"a service died: {error}", "see the log") from error
-
-
-def _is_open_on(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except OSError:
-        return False

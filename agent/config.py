@@ -60,11 +60,14 @@ class Hub(Section, frozen=True):
 class Proxy(Section, frozen=True):
     url: str = ""
     kind: Literal["auto", "llmlb", "hub"] = "auto"
+    report: bool = False
+    report_url: str = ""
 
 
 class Policy(Section, frozen=True):
     allow: str | list[str] = "catalog"
     formats: list[str] = []
+    unverified: Literal["refuse", "accept"] = "refuse"
 
 
 class Transfer(Section, frozen=True):
@@ -125,7 +128,7 @@ _FOREIGN = {
 
 def find_file(environ: Mapping[str, str]) -> str | None:
     """The configuration file that is in force without `--config`: the system's, then the user's, or None."""
-    home = environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
+    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     candidates = (SYSTEM_FILE, f"{home}/wantd/config.toml")
     return next((path for path in candidates if os.path.isfile(path)), None)
 
@@ -180,20 +183,39 @@ def shipped(name: str) -> str:
 
 
 def hub_token(config: Config, environ: Mapping[str, str]) -> str | None:
-    """The Hub token: `HF_TOKEN`, else the token file, of either the first line; None when there is none to read."""
+    """The Hub token: `HF_TOKEN`, else the token file, of either the first line; None when there is none to read.
+
+    The file is systemd's credential `hf_token` where there is one (systemd.exec(5), LoadCredential), else the
+    configured one, else the one that the Hub's own tools keep.
+    """
     if token := _first_line(environ.get("HF_TOKEN", "")):
         return token
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = environ.get("HF_HOME") or f"{cache}/huggingface"
-    path = config.hub.token_path or environ.get("HF_TOKEN_PATH") or f"{home}/token"
-    try:
-        return _first_line(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, RuntimeError, ValueError):  # not there, of a user that is not there, not text
-        return None
+    usual = config.hub.token_path or environ.get("HF_TOKEN_PATH") or f"{home}/token"
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    for path in ([f"{credentials}/hf_token"] if credentials else []) + [usual]:
+        try:
+            return _first_line(Path(path).expanduser().read_text(encoding="utf-8"))
+        except (OSError, RuntimeError, ValueError):  # not there, of a user that is not there, not text
+            continue
+    return None
 
 
 def _first_line(text: str) -> str | None:
     return next((line.strip() for line in text.splitlines() if line.strip()), None)
+
+
+def proxy_key(environ: Mapping[str, str]) -> str | None:
+    """The load balancer's key: `LLM_RUNTIME_API_KEY`; None when there is none."""
+    return environ.get("LLM_RUNTIME_API_KEY", "").strip() or None
+
+
+def report_url(config: Config) -> str:
+    """Where the sync state is posted: `proxy.report_url`, else a route of the proxy's own; empty without a proxy."""
+    if config.proxy.report_url or not config.proxy.url:
+        return config.proxy.report_url
+    return f"{config.proxy.url}/api/models/sync-state"
 
 
 def _read_toml(path: str, problems: list[str]) -> dict[str, Any]:
@@ -233,7 +255,7 @@ def _plain(kind: type[Section], key: str, text: str) -> Any:
 
 
 def _check(key: str, value: Any) -> str | None:
-    if key in ("endpoint", "url") and value:
+    if key in ("endpoint", "url", "report_url") and value:
         try:
             parts = urlsplit(value)
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -16,6 +16,8 @@ COMMANDS = {
     "status": "what is wanted, moving, ready and failed",
     "demo": "the whole way on this machine, with no network",
     "check": "look at configuration, catalogue, spool, store, disk and Hub, and say what is wrong",
+    "install-service": "make it a service of systemd: units, users, directories, configuration",
+    "uninstall-service": "take the service away; models and wants stay",
 }
 
 
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.add_argument("--config", metavar="FILE", help="the configuration file, in place of the usual ones")
         if name == wanted:
-            module = import_module(f"agent.cli.{name}")
+            module = import_module(f"agent.cli.{name.replace('-', '_')}")
             module.add_arguments(sub)
             sub.set_defaults(call=module.call)
     arguments = parser.parse_args(argv)

@@ -11,15 +11,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from agent.cli.status import agent_of
 from agent.cli.text import size
 from agent.config import Config, catalog_path, find_file, hub_token, load, process_environment
 from agent.core.catalog import parse_catalog
 from agent.errors import Exit, WantdError
 from agent.store.layout import Layout
-from agent.store.locks import hold_directory
+from agent.store.locks import Locks
 
 # Run in a second process: exits with 1 when it cannot have the lock that this one holds.
-PROBE = "import sys; from agent.store.locks import hold_directory; sys.exit(hold_directory(sys.argv[1]) is None)"
+PROBE = "import sys; from agent.store.locks import Locks; sys.exit(Locks().try_acquire(sys.argv[1]) is None)"
 GOOD, WARNING, BAD = "ok", "warning", "BAD"
 
 
@@ -79,10 +80,8 @@ def _spool(config: Config) -> Iterator[Finding]:
         mend = "give this user the right to read and write it: progress files are written there"
         yield Finding(BAD, "spool", f"{path} cannot be read or written by uid {os.geteuid()}", mend)
         return
-    fd = hold_directory(path)
-    served = "an agent serves it" if fd is None else "no agent serves it now"
-    if fd is not None:
-        os.close(fd)
+    agent = agent_of(path, Layout(config.store.dir))
+    served = f"an agent serves it (pid {agent['pid']})" if agent["running"] else "no agent serves it now"
     yield Finding(GOOD, "spool", f"{path}: {served}")
 
 
@@ -94,15 +93,14 @@ def _store(config: Config) -> Iterator[Finding]:
         yield Finding(BAD, "store", error.message, error.hint)
         return
     yield Finding(GOOD, "store", layout.root)
-    fd = hold_directory(layout.partial)
-    if fd is None:
-        return
+    lock = Locks().try_acquire(f"{layout.locks}/.check.lock")
+    if lock is None:
+        return  # another check is at it
     try:
-        excluded = (
-            subprocess.run([sys.executable, "-c", PROBE, layout.partial], check=False, timeout=30).returncode == 1
-        )
+        second = subprocess.run([sys.executable, "-c", PROBE, lock.path], check=False, timeout=30)
     finally:
-        os.close(fd)
+        lock.release()
+    excluded = second.returncode == 1
     if excluded:
         yield Finding(GOOD, "locks", "two processes exclude each other")
     else:

@@ -1,14 +1,20 @@
-"""What the agent's log looks like: one line an event, on standard error, with no variable of the program in it."""
+"""What the agent's log looks like: one line an event, with no variable of the program in it.
+
+Three faces of one log: fields for journald, colours on a terminal, plain lines with the date to anything else.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 
 from loguru import logger
 
-# loguru's diagnose mode prints variables of the frames in a traceback, the token among them: never on.
-FORMAT = "<green>{time:YYYY-MM-DD HH:mm:ss.SSS}</green> <level>{level: <7}</level> {message}"
+from agent.cli import journal
+
+TERMINAL = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
+PLAIN = "{time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level: <7} {message}"
 
 
 class _Intercept(logging.Handler):
@@ -18,8 +24,13 @@ class _Intercept(logging.Handler):
         logger.opt(depth=1).log(record.levelname, "{}: {}", record.name, ascii(record.getMessage())[1:-1][:500])
 
 
-def set_up(level: str) -> None:
-    """Log to standard error from `level` up."""
+def set_up(level: str, environ: Mapping[str, str]) -> None:
+    """Log from `level` up: to journald where standard error goes there, else to standard error."""
     logger.remove()
-    logger.add(sys.stderr, level=level, format=FORMAT, backtrace=False, diagnose=False)
+    # loguru's diagnose mode prints variables of the frames in a traceback, the token among them: never on.
+    if journal.is_stderr(environ):
+        logger.add(journal.Journal(), level=level, format="{message}", backtrace=False, diagnose=False)
+    else:
+        face = TERMINAL if sys.stderr.isatty() else PLAIN
+        logger.add(sys.stderr, level=level, format=face, backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_Intercept()], level=logging.WARNING, force=True)

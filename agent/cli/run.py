@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import signal
+from collections.abc import Mapping
+
+from loguru import logger
 
 from agent.app import App
+from agent.cli import journal
 from agent.cli.logs import set_up
-from agent.config import load, process_environment
-from agent.errors import Exit
+from agent.config import Config, load, process_environment
+from agent.errors import ConfigError, Exit, WantdError
+from agent.services.notify import Supervisor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,26 +24,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(arguments: argparse.Namespace) -> int:
     """Serve until stopped."""
+    faulthandler.enable()  # a wedged agent is ended with SIGABRT: the log then says where, without any variable
     environ = process_environment()
-    config = load(arguments.config, environ)
-    set_up(config.log.level)
-    # A want's writer may come while the agent holds its read lease for an instant: the kernel then sends SIGIO.
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-
-    async def serve() -> None:
-        app = App(config, environ, lambda: load(arguments.config, environ))
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, app.stopping.set)
-        reloads: set[asyncio.Task[None]] = set()
-
-        def reload() -> None:
-            task = asyncio.create_task(app.reload(), name="reload")
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-        loop.add_signal_handler(signal.SIGHUP, reload)
-        await app.run()
-
-    asyncio.run(serve())
+    supervisor = Supervisor.of(environ)
+    try:
+        config = load(arguments.config, environ)
+        set_up(config.log.level, environ)
+        # A want's writer may come while the agent holds its read lease for an instant: the kernel then sends SIGIO.
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        asyncio.run(_serve(arguments, config, supervisor))
+    except (ConfigError, WantdError) as error:
+        supervisor.failed(f"not running: {error}")
+        if not journal.is_stderr(environ):
+            raise
+        return _say_why(error, environ)
     return Exit.OK
+
+
+def _say_why(error: ConfigError | WantdError, environ: Mapping[str, str]) -> int:
+    """The reason in the journal, as what it is: an error, with its code."""
+    set_up("INFO", environ)
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            logger.bind(code="config").critical("{}", problem)
+        return Exit.CONFIG
+    logger.bind(code=error.code.value).critical("{} ({}): {}", error.message, error.code, error.hint)
+    return Exit.of(error.code)
+
+
+async def _serve(arguments: argparse.Namespace, config: Config, supervisor: Supervisor) -> None:
+    environ = process_environment()
+    app = App(config, environ, lambda: load(arguments.config, environ), supervisor)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, app.stopping.set)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(app.reload(), name="reload")
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    await app.run()

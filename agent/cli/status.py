@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import time
 from collections import Counter
@@ -16,9 +17,9 @@ from agent.config import Config, load, process_environment
 from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
 from agent.errors import Exit
 from agent.spool.files import progress_path
-from agent.spool.watcher import scan
+from agent.spool.scan import scan
 from agent.store.layout import Layout, read_record
-from agent.store.locks import hold_directory
+from agent.store.locks import process_start
 
 ANSWER_S = 5.0  # a want without an answer for this long has a reason that people want to know
 
@@ -42,7 +43,7 @@ def call(arguments: argparse.Namespace) -> int:
 def collect(config: Config) -> dict[str, Any]:
     """Everything there is to say, as `--json` prints it."""
     layout = Layout(config.store.dir)
-    agent = _agent(config, layout)
+    agent = agent_of(config.spool.dir, layout)
     wants = [_want(path, agent) for path in _want_paths(config.spool.dir)]
     models = []
     for directory, _ in layout.record_places():
@@ -68,21 +69,17 @@ def collect(config: Config) -> dict[str, Any]:
     }
 
 
-def _agent(config: Config, layout: Layout) -> dict[str, Any]:
-    """Who serves the spool: the lock on the directory tells whether, the agent's own file tells who."""
+def agent_of(spool: str, layout: Layout) -> dict[str, Any]:
+    """Who serves the spool, and whether it still runs."""
     try:
-        fd = hold_directory(config.spool.dir)
-    except OSError:
-        return {"running": False}
-    if fd is not None:
-        os.close(fd)
-        return {"running": False}
-    try:
-        with open(layout.agent_file(config.spool.dir), "rb") as file:
+        with open(layout.agent_file(spool), "rb") as file:
             said = orjson.loads(file.read())
     except (OSError, orjson.JSONDecodeError):
-        said = {}
-    return {"running": True, **(said if isinstance(said, dict) else {})}
+        return {"running": False}
+    if not isinstance(said, dict) or not isinstance(said.get("pid"), int):
+        return {"running": False}
+    here = said.get("host") == socket.gethostname()
+    return {"running": not here or process_start(said["pid"]) == said.get("started"), **said}
 
 
 def _want_paths(spool: str) -> list[str]:

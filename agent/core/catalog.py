@@ -35,7 +35,7 @@ from agent.core.schema import build
 from agent.errors import Code, WantdError
 
 MAX_BYTES = 16 * 1024 * 1024  # the published ones have some kB; parsing this much takes 0.2 s
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")]
 
 
 class _Artifact(msgspec.Struct, frozen=True):
@@ -76,7 +76,7 @@ class _Entry(msgspec.Struct, frozen=True):
     sha256: Sha256 | None = None
     files: list[str] = []
     exclude: list[str] = []
-    aliases: list[str] = []
+    aliases: list[Annotated[str, Meta(min_length=1)]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,5 +260,7 @@ def _from_url(url: str) -> tuple[str, str, str]:
     """`https://HOST/org/name/resolve/REVISION/FILE` as repository, revision, file; the host is the configured Hub."""
     match = re.fullmatch(r"/(.+?)/(?:resolve|blob)/([^/]+)/(.+)", urlsplit(url).path)
     if not match or not is_revision(unquote(match[2])):
-        raise ValueError(f"the artifact's url {show(url)} is not of the form …/org/name/resolve/REVISION/FILE")
+        raise ValueError(
+            f"the artifact's url {show(url)} is not of the form https://HOST/org/name/resolve/REVISION/FILE"
+        )
     return unquote(match[1]), unquote(match[2]), unquote(match[3])

@@ -82,7 +82,7 @@ def parse_reference(text: str, known: Iterable[str] = ()) -> Reference:
     model, colon, quant = (rest, "", "") if rest.lower() in ids else rest.partition(":")
     if colon and not _QUANT.match(quant):
         raise _invalid(text, f"{show(quant)} is no quantisation")
-    if model.lower() not in ids and not _REPO.match(model):
+    if not model or (model.lower() not in ids and not _REPO.match(model)):
         raise _invalid(text, f"{show(model)} is neither a catalogue id nor org/name")
     if ".." in model or model.lower().endswith((".git", ".lock")):
         raise _invalid(text, "'..' and the endings .git and .lock are reserved")
@@ -92,6 +92,16 @@ def parse_reference(text: str, known: Iterable[str] = ()) -> Reference:
 def is_revision(text: str) -> bool:
     """Whether the text may be a branch, tag, `refs/pr/N` or commit."""
     return bool(_REVISION.match(text)) and ".." not in text and "//" not in text and not text.endswith("/")
+
+
+def is_commit(text: str) -> bool:
+    """Whether the text may be a commit, or the beginning of one."""
+    return bool(_COMMIT.match(text))
+
+
+def is_whole_commit(text: str) -> bool:
+    """Whether the text is a commit, all 40 digits of it."""
+    return is_commit(text) and len(text) == 40
 
 
 def repo_id(text: str) -> RepoId:
@@ -176,7 +186,7 @@ def revision_suffix(revision: str) -> str:
 
     A name that the store's alphabet cannot hold gets six digits of its hash, so that two never meet.
     """
-    if _COMMIT.match(revision):
+    if is_commit(revision):
         return revision[:12]
     kept = re.sub(r"[^a-z0-9\-_.]", "_", revision.lower())
     return kept if kept == revision else f"{kept[:80]}-{hashlib.sha256(revision.encode()).hexdigest()[:6]}"

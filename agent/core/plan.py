@@ -15,7 +15,7 @@ import orjson
 
 from agent.core.catalog import Artifact
 from agent.core.names import RepoId, SafeName, bare, check_collisions, safe_name, show
-from agent.core.remote import Listing, RemoteFile
+from agent.core.remote import Listing, Query, RemoteFile
 from agent.core.target import Selection, Target
 from agent.errors import Code, WantdError
 
@@ -73,6 +73,16 @@ def needed_listings(selection: Selection) -> list[tuple[RepoId, str]]:
     return list(dict.fromkeys(pairs))
 
 
+def query(target: Target, repo: RepoId, revision: str) -> Query:
+    """What to ask sources for one repository of the target at a revision or commit."""
+    selection = target.selection
+    own = repo == selection.repo
+    names = [selection.filename] if selection.filename and own else []
+    names += [artifact.name for artifact in selection.artifacts if (artifact.repo or selection.repo) == repo]
+    bound = any(artifact.sha256 for artifact in selection.artifacts) or (own and selection.sha256 is not None)
+    return Query(repo, revision, target.id, tuple(names), selection.quant, bound)
+
+
 def weight_index(selection: Selection, listing: Listing) -> RemoteFile | None:
     """The safetensors index that has to be read before the plan can be made, or None."""
     if selection.files or selection.artifacts or _is_gguf(selection, listing):
@@ -122,7 +132,7 @@ def _choose(selection: Selection, listing: Listing, index: bytes | None, formats
         return _by_filename(selection, listing, index)
     if _is_gguf(selection, listing):
         return _gguf(selection, listing)
-    if not any(file.name.endswith(".safetensors") for file in listing.files):
+    if not any(file.name.endswith((".safetensors", ".safetensors.index.json")) for file in listing.files):
         return _code_weights(selection, listing, formats)
     return _safetensors(selection, listing, index)
 
@@ -211,7 +221,9 @@ def _split_set(file: RemoteFile, selection: Selection, listing: Listing) -> list
     names = {other.name: other for other in listing.files}
     count, suffix = int(split[3]), file.name[-5:]
     if not 1 <= count <= len(names):
-        raise _not_found(selection, listing, f"the set of {show(file.name)} is not complete")
+        raise _not_found(
+            selection, listing, f"the set of {show(file.name)} has {count} parts, and there are {len(names)} files"
+        )
     parts = [f"{split[1]}-{at:05d}-of-{split[3]}{suffix}" for at in range(1, count + 1)]
     missing = [part for part in parts if part not in names]
     if missing:

@@ -15,19 +15,21 @@ from agent.errors import WantdError
 
 SCHEMA = 1
 FILES_SHOWN = 200  # SPEC section 3
+ALMOST = 0.9999  # the most that is shown before the end, at the four digits of a progress file
 RATE_STEP_S = 0.1
 RATE_MEMORY_S = 3.0  # a rate over the last seconds: steady enough to read, quick enough to show a stall
 
 
 @dataclass(slots=True)
 class FileProgress:
-    """One file of a model; `size` in bytes, None until it is known."""
+    """One file of a model; `size` in bytes, None until it is known. `source` is who gives or gave its bytes."""
 
     name: str
     size: int | None
     sha256: str | None = None
     bytes_done: int = 0
     state: State = State.QUEUED
+    source: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -36,6 +38,7 @@ class FileProgress:
             "bytes_done": self.bytes_done,
             "sha256": self.sha256,
             "state": self.state.value,
+            "source": self.source,
         }
 
 
@@ -48,6 +51,8 @@ class ModelProgress:
     commit: str | None = None
     state: State = State.QUEUED
     source: str | None = None
+    source_why: str | None = None  # what the sources before this one answered
+    verified: bool | None = None  # whether every file had a hash to hold against; None until that is known
     path: str | None = None
     files: list[FileProgress] = field(default_factory=list)
     bytes_done: int = 0
@@ -116,7 +121,7 @@ class ModelProgress:
             return 1.0
         if not self.bytes_total:
             return 0.0
-        return min(self.bytes_done / self.bytes_total, 0.9999)
+        return min(self.bytes_done / self.bytes_total, ALMOST)
 
     def to_json(self, name: str) -> dict[str, Any]:
         """One entry of `models`; `name` is the reference as this want spells it."""
@@ -130,6 +135,8 @@ class ModelProgress:
             "commit": self.commit,
             "state": self.state.value,
             "source": self.source,
+            "source_why": self.source_why,
+            "verified": self.verified,
             "path": self.path,
             "bytes_done": self.bytes_done,
             "bytes_total": self.bytes_total,
@@ -175,11 +182,12 @@ def want_fraction(models: Sequence[ModelProgress]) -> float:
     """0 to 1 over all models: by bytes where every size is known, else each model counts the same."""
     if not models:
         return 0.0
+    if all(model.state is State.READY for model in models):
+        return 1.0
     totals = [model.bytes_total for model in models]
-    if len(models) > 1 and all(totals):
-        weights = [total or 0 for total in totals]
-        return sum(m.fraction * w for m, w in zip(models, weights, strict=True)) / sum(weights)
-    return sum(model.fraction for model in models) / len(models)
+    weights = [total or 1 for total in totals] if all(totals) else [1 for _ in totals]
+    mean = sum(m.fraction * w for m, w in zip(models, weights, strict=True)) / sum(weights)
+    return min(mean, ALMOST)
 
 
 def render(
@@ -228,7 +236,24 @@ def render(
         "finished_at": timestamp(want.finished_at),
         "agent": {"pid": agent.pid, "host": agent.host, "version": agent.version},
     }
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), fraction
+    return _json(value), fraction
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    try:
+        return orjson.dumps(value, option=option)
+    except TypeError:  # a file name that is not UTF-8, as an unpaired surrogate
+        return orjson.dumps(_encodable(value), option=option)
+
+
+def _encodable(value: Any) -> Any:
+    """The value with `?` for what UTF-8 cannot hold."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value
 
 
 def timestamp(time: datetime | None) -> str | None:

@@ -5,8 +5,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from agent.core.names import RepoId, SafeName
+from agent.core.names import RepoId, SafeName, StoreName
 from agent.errors import WantdError
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What sources are asked for: a repository at a revision, and what a load balancer needs to know it by.
+
+    `revision` is a branch, tag or commit. `model` is the id under which a balancer has the model. `names` are files
+    that the catalogue names in this repository and `quant` what the reference asks for: with them a balancer's
+    `model.gguf` gets its own name back. `bound` says that the catalogue knows a hash, so no other version passes.
+    """
+
+    repo: RepoId
+    revision: str
+    model: StoreName
+    names: tuple[SafeName, ...] = ()
+    quant: str | None = None
+    bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +42,17 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All files of a repository at one commit, as one source told them. Names are checked, none collide."""
+    """All files of a repository at one commit, as one source told them. Names are checked, none collide.
+
+    `commit` is the revision as it was asked for where the source cannot tell which commit that is. `because` says why
+    the sources before this one were passed over, None where there was nothing to pass over.
+    """
 
     source: str
     repo: RepoId
     commit: str
     files: tuple[RemoteFile, ...]
+    because: WantdError | None = None
 
 
 @dataclass(frozen=True, slots=True)

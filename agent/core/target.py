@@ -53,11 +53,15 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model in one directory of the store. `model` is the reference as the first want spelled it."""
+    """One model in one directory of the store. `model` is the reference as the first want spelled it.
+
+    `id` is the plain model's name by llmlb's rule, without what sets this target apart from it: a load balancer's id.
+    """
 
     name: StoreName
     selection: Selection
     model: str = field(compare=False)
+    id: StoreName = field(compare=False)
 
 
 def make_target(catalog: Catalog, policy: str | list[str], wanted: WantedModel) -> Target:
@@ -71,7 +75,7 @@ def make_target(catalog: Catalog, policy: str | list[str], wanted: WantedModel) 
         safe_name(pattern)
     plain = _plain(reference, entry)
     selection = plain
-    name = store_name(entry.id if entry else reference.model)
+    name = plain_name = store_name(entry.id if entry else reference.model)
     if reference.revision and reference.revision != plain.revision:
         artifacts = tuple(_at_the_revision(artifact) for artifact in selection.artifacts)
         selection = replace(selection, revision=reference.revision, sha256=None, artifacts=artifacts)
@@ -95,7 +99,7 @@ def make_target(catalog: Catalog, policy: str | list[str], wanted: WantedModel) 
             "use a shorter revision or quant",
             model=bare(wanted.reference),
         )
-    return Target(name, selection, str(reference))
+    return Target(name, selection, str(reference), plain_name)
 
 
 def _at_the_revision(artifact: Artifact) -> Artifact:

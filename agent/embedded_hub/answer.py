@@ -28,7 +28,7 @@ Count = Callable[[int], None]  # told how many body bytes went out
 @dataclass
 class Answer:
     """What to send. `file` names whose bytes these are for the accounting; `ranged` whether Range is honoured;
-    `compress` whether a client that takes gzip gets it, without a length.
+    `compress` whether a client that takes gzip gets it, without a length; `unsized` whether nobody gets a length.
     """
 
     status: int = 200
@@ -37,6 +37,7 @@ class Answer:
     file: tuple[str, str] | None = None
     ranged: bool = False
     compress: bool = False
+    unsized: bool = False
 
 
 class HubError(Exception):
@@ -85,7 +86,7 @@ async def send(request: web.Request, answer: Answer, faults: Faults, ledger: Led
         body = HubFile(gzip.compress(b"".join(body.chunks())))
         start, stop = 0, body.size
     stop = max(start, stop - faults.short_by)
-    if not compressed and not faults.endless:
+    if not compressed and not faults.endless and not answer.unsized:
         response.content_length = stop - start
     seen.status = response.status
     await response.prepare(request)
@@ -134,7 +135,7 @@ async def _send_body(
 ) -> None:
     if faults.touches_body:
         await _spoil(request, response, _spoilt(body, span, faults), faults, count)
-    elif body.path is not None:
+    elif body.path is not None and response.content_length is not None:
         await _sendfile(request, body.path, *span, count)
     else:
         for chunk in body.chunks(*span, WRITE_CHUNK):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -31,13 +32,19 @@ USER_AGENT = f"wantd/{__version__}"
 PATIENCE_S = 10.0  # a host's budget is waited for this long here; whoever asked parks for anything longer
 IN_FLIGHT = 16  # metadata requests at a time; the Hub allows an anonymous address 500 in 5 minutes
 PIECE = 64 * 1024
+# Commas and opening brackets of an answer: the 60,000 files that 16 MiB may list have 480,000. A value takes up to 230
+# bytes of memory, so that 16 MiB of `[],` would take half a GB.
+JSON_MARKS = 600_000
 ERROR_BODY = 64 * 1024  # of an error's body: enough for `{"error": "…"}`
 REDIRECTS = (301, 302, 303, 307, 308)
+KEEP_S = 3.0  # idle connections are kept for less than servers keep them: uvicorn and Node close after 5 s
+GZIP = 16 + zlib.MAX_WBITS  # zlib's number for the gzip format
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one exchange may cost: seconds to connect, to the whole head, to the whole body; bytes of the body.
+    """What one exchange may cost: seconds to connect (the look-up of the name and TLS with it), to the whole head, to
+    the whole body; bytes of the body.
 
     orjson holds the interpreter about 60 ms for each MiB, and 16 MiB list some 60,000 files.
     """
@@ -64,6 +71,8 @@ class Answer:
 
     def json(self) -> Any:
         """The body as JSON. Raises `hub_protocol` where it is something else, an HTML page most often."""
+        if sum(self.body.count(mark) for mark in (b",", b"[", b"{")) > JSON_MARKS:
+            raise protocol_error(self.url, f"sent JSON of more than {JSON_MARKS} values")
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -76,7 +85,8 @@ class Answer:
 
 
 class Http:
-    """The one way to ask for metadata: `get`, `head`, `probe`. To be used on one event loop, closed with `close`.
+    """The one way to ask for metadata: `get`, `head`, `probe`, and `post`. To be used on one event loop, closed with
+    `close`.
 
     `unreachable` is the code of connection faults: `hub_unreachable`, or `proxy_unreachable` for a load balancer.
     `environ` is where the proxy variables are read. An `auth` is the value of the Authorization header; it goes to
@@ -111,6 +121,11 @@ class Http:
     async def probe(self, url: str, auth: str | None = None) -> Answer:
         """GET of one byte that is not read, every redirect followed: signed URLs do not all answer HEAD."""
         return await self._follow("GET", url, auth, elsewhere=True, extra={"Range": "bytes=0-0"})
+
+    async def post(self, url: str, document: Any, auth: str | None = None) -> Answer:
+        """POST of a JSON document, redirects not followed."""
+        headers = {"Content-Type": "application/json", **({"Authorization": auth} if auth else {})}
+        return await self._exchange("POST", url, headers, body=True, data=orjson.dumps(document))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -149,7 +164,9 @@ class Http:
             auth = auth if stays else None
             url = location
 
-    async def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bool) -> Answer:
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bool, data: bytes | None = None
+    ) -> Answer:
         """One request and its answer, redirects not followed."""
         host = origin(url).host
         self._rule.check_literal(host)
@@ -160,14 +177,14 @@ class Http:
                 async with asyncio.timeout(self._limits.connect_s + self._limits.head_s):
                     # Encoded already: a signed URL must go out as it came.
                     response = await self._session(proxy is not None).request(
-                        method, URL(url, encoded=True), headers=headers, proxy=proxy, allow_redirects=False
+                        method, URL(url, encoded=True), headers=headers, data=data, proxy=proxy, allow_redirects=False
                     )
                 async with response:
                     self._budgets.observe(host_key(url), response.status, response.headers)
-                    data = await self._read(url, response) if body else b""
+                    content = await self._read(url, response) if body else b""
             except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
                 raise fault(error, url, proxied=proxy is not None, code=self.unreachable) from None
-        return Answer(response.status, url, response.headers.copy(), data)
+        return Answer(response.status, url, response.headers.copy(), content)
 
     async def _turn(self, host: str) -> None:
         """Wait for the host's budget. Raises `rate_limited` when that takes longer than anybody should hold on."""
@@ -187,16 +204,24 @@ class Http:
         """The whole body, within the limits."""
         good = response.status < 300
         limit = self._limits.body_bytes if good else ERROR_BODY
-        if good and response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise protocol_error(url, "sent a compressed answer that was not asked for")
+        coding = response.headers.get("Content-Encoding", "identity").lower()
+        if good and coding not in ("identity", "gzip"):
+            raise protocol_error(url, f"sent an answer with the coding {show(coding, 40)}, which was not asked for")
+        # Not asked for either, but mirrors pass on what the Hub gave them (olah does): bounded like the rest.
+        unpack = zlib.decompressobj(GZIP) if coding == "gzip" else None
         data = bytearray()
         async with asyncio.timeout(self._limits.body_s):
             async for piece in response.content.iter_chunked(PIECE):
-                data += piece
+                try:
+                    data += unpack.decompress(piece, limit + 1 - len(data)) if unpack else piece
+                except zlib.error:
+                    raise protocol_error(url, "sent an answer that is not the gzip it claims to be") from None
                 if len(data) > limit:
                     if not good:
                         break
                     raise protocol_error(url, f"sent more than {limit} bytes of metadata")
+        if good and unpack and not unpack.eof:
+            raise protocol_error(url, "sent a compressed answer without its end")
         return bytes(data)
 
     def _session(self, proxied: bool) -> aiohttp.ClientSession:
@@ -204,12 +229,12 @@ class Http:
         if proxied not in self._sessions:
             resolver: Any = {} if proxied else {"resolver": _Resolver(self._rule), "socket_factory": self._socket}
             self._sessions[proxied] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=IN_FLIGHT, **resolver),
+                connector=aiohttp.TCPConnector(limit=IN_FLIGHT, keepalive_timeout=KEEP_S, **resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,  # it would send what netrc holds
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s),
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_s),
             )
         return self._sessions[proxied]
 

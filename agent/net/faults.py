@@ -20,6 +20,13 @@ class Forbidden(OSError):
         self.refusal = refusal
 
 
+class NoAnswer(WantdError):
+    """The host cannot be reached, or closed the connection without an answer: all requests to it will end so.
+
+    A class of its own because a source that is gone must not be taken for one that has a fault with one file.
+    """
+
+
 def protocol_error(url: str, what: str, hint: str = "check HF_ENDPOINT, or report it to whoever runs it") -> WantdError:
     """`hub_protocol`: the host did `what`, and asking again is no use."""
     return WantdError(Code.HUB_PROTOCOL, f"{show(origin(url).host, 80)} {what}", hint)
@@ -40,8 +47,12 @@ def fault(error: Exception, url: str, *, proxied: bool, code: Code) -> WantdErro
         return protocol_error(url, "cannot be asked: the URL is not valid")
     way = " through the proxy of the environment" if proxied else ""
     where = "the proxy variables (HTTPS_PROXY, NO_PROXY)" if proxied else "the network and the name"
-    mirror = "set LLMLB_URL" if code is Code.PROXY_UNREACHABLE else "set HF_ENDPOINT to a mirror"
-    return WantdError(
+    mirror = (
+        "correct proxy.url (LLMLB_URL)"
+        if code is Code.PROXY_UNREACHABLE
+        else "set HF_ENDPOINT to a mirror, or LLMLB_URL"
+    )
+    return NoAnswer(
         code,
         f"{host} cannot be reached{way}: {_reason(error)}",
         f"check {where}, or {mirror}; wantd tries again by itself",
@@ -69,4 +80,6 @@ def _reason(error: Exception) -> str:
         return os.strerror(code).lower() if code else "no connection"
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | ConnectionError):
         return "it closed the connection in the middle"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
     return "the connection failed"

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from loguru import logger
-
 from agent.core.job import State
+from agent.core.names import is_whole_commit
 from agent.core.progress import ModelProgress
 from agent.core.retry import Backoff
 from agent.core.target import Target
@@ -77,7 +76,7 @@ class Board:
                 self._ending.add(job.task)
                 job.task.add_done_callback(self._ending.discard)
                 job.task.cancel()
-                logger.bind(model=job.target.model).info("{} is no longer wanted: stopped", job.target.model)
+                job.log.info("{} is no longer wanted: stopped", job.target.model)
 
     def hurry(self, job: Job) -> None:
         """Try a job that failed, or that waits for its next try, again at once."""
@@ -94,7 +93,7 @@ class Board:
         for target in await asyncio.to_thread(self._missing, ready):
             job = self.jobs.get(target)
             if job and job.progress.state is State.READY:
-                logger.warning("{} is wanted, but no longer whole in the store: it is fetched again", target.model)
+                job.log.warning("{} is wanted, but no longer whole in the store: it is fetched again", target.model)
                 self._begin_anew(job)
         stuck = [job for job in self.jobs.values() if _failed_with(job, Code.STORE_UNWRITABLE)]
         writable: bool = await asyncio.to_thread(self._store_is_writable) if stuck else False
@@ -164,24 +163,26 @@ class Board:
             raise
         except Exception as error:  # noqa: BLE001  the boundary of a job: a fault in here must not end the agent
             job.task = None
-            logger.opt(exception=error).error("a fault of wantd itself, in the job for {}", job.target.model)
+            job.log.opt(exception=error).error("a fault of wantd itself, in the job for {}", job.target.model)
             hint = "please report it with the agent's log; it is tried again"
             self._failed(job, WantdError(Code.INTERNAL, f"{type(error).__name__} in the agent", hint))
         else:
             job.task = None
             self._ready(job, published)
             seconds = time.monotonic() - began
-            logger.bind(model=job.target.model).info(
-                "{} ready after {:.1f} s: {}", job.target.model, seconds, published.path
-            )
+            job.log.info("{} ready after {:.1f} s: {}", job.target.model, seconds, published.path)
 
     def _ready(self, job: Job, published: Published) -> None:
         progress, record = job.progress, published.record
         self._failures.pop(job, None)
-        progress.repo, progress.revision, progress.commit = record.repo, record.revision, record.commit
+        progress.repo, progress.revision = record.repo, record.revision
+        progress.commit = record.commit if is_whole_commit(record.commit) else None
         progress.source = record.source if progress.files else "store"
         progress.path = published.path
         progress.show_published(((file.name, file.size, file.sha256) for file in record.files), published.size)
+        progress.verified = record.verified
+        for shown, file in zip(progress.files, record.files, strict=True):
+            shown.source = file.source
         job.go(State.READY)
 
     def _failed(self, job: Job, error: WantdError) -> None:
@@ -190,7 +191,7 @@ class Board:
         moved = job.progress.bytes_done > bytes_then
         failures = 1 if moved else failures + 1
         self._failures[job] = failures, job.progress.bytes_done
-        log = logger.bind(model=job.target.model, code=error.code.value)
+        log = job.log.bind(code=error.code.value)
         delay = self.backoff.delay(failures, error, self._random())
         if error.code is Code.DISK_FULL:
             need = max((job.progress.bytes_total or 0) - job.progress.bytes_done, 1)

@@ -28,9 +28,11 @@ from agent.services.housekeeping import Housekeeping
 from agent.services.jobs import Job
 from agent.services.reporter import Reporter, Ticket
 from agent.spool.files import QUIET_S, Stamp, StillWrittenError, read_want
-from agent.spool.watcher import NEW_DIRECTORY_S, Bell, Found, Watcher, scan
+from agent.spool.scan import Found, scan
+from agent.spool.watcher import NEW_DIRECTORY_S, Bell, Watcher
 from agent.store.layout import Layout, Published
 
+SCAN_SHARE = 0.5  # a scan of 50,000 wants takes 0.7 s: in a flood at most a third of the time goes into scans
 BATCH = 100  # wants looked at between two looks at the bell: 10 to 20 ms
 # A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
 STORE_LOOK_S = 1.0
@@ -109,7 +111,10 @@ class Intake:
         self._queue = _Queue()
         self._later: dict[str, float] = {}  # wants with a writer, and the monotonic time to look again
         self._scan_at: float | None = 0.0
-        self._looked: dict[Target, tuple[float, Published | None]] = {}
+        self._scanning: asyncio.Task[None] | None = None
+        self._everything = False  # the bell rang for all while a scan was under way
+        self._rest_until = 0.0
+        self._looked: dict[Target, tuple[float, Published]] = {}
         self._jobs: dict[Ticket, list[Job]] = {}
         self.tickets: dict[str, Ticket] = {}
 
@@ -119,12 +124,16 @@ class Intake:
             hints = await self._bell.wait(self._pause())
             now = time.monotonic()
             if hints.everything:
+                self._scan_at = now
+            if self._scan_at is not None and now >= self._scan_at and self._scanning is None and now >= self._rest_until:
                 # Once more a little later: files of a new directory may have come before the watch on it did.
-                self._scan_at = now + NEW_DIRECTORY_S
-                await self._scan()
-            elif self._scan_at is not None and now >= self._scan_at:
-                self._scan_at = now + self._poll_interval_s if self._watcher.polling else None
-                await self._scan()
+                again = NEW_DIRECTORY_S if self._everything or hints.everything else None
+                self._everything = False
+                pause = self._poll_interval_s if self._watcher.polling else again
+                self._scan_at = None if pause is None else now + pause
+                self._scanning = asyncio.create_task(self._scan(), name="scan of the spool")
+            elif hints.everything:
+                self._everything = True
             for path, closed in hints.paths.items():
                 self._queue.put(path, closed)
             for path in [path for path, due in self._later.items() if due <= now]:
@@ -137,7 +146,9 @@ class Intake:
     def _pause(self) -> float | None:
         if self._queue:
             return 0.0
-        times = [*self._later.values(), *([self._scan_at] if self._scan_at is not None else [])]
+        times = list(self._later.values())
+        if self._scan_at is not None and self._scanning is None:  # a scan that ends rings the bell
+            times.append(max(self._scan_at, self._rest_until))
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
     async def rescan(self) -> None:
@@ -157,15 +168,26 @@ class Intake:
                 await self._begin(ticket)
 
     async def _scan(self) -> None:
-        found: Found = await asyncio.to_thread(scan, self._root, self.tickets, self._reporter.unwritable)
-        for path in found.changed:
-            if path not in self._later:
+        """One look at everything, beside the work on what is known already; what it finds joins the queue."""
+        began = time.monotonic()
+        try:
+            if not self._watcher.polling:
+                await asyncio.to_thread(self._watcher.ensure)  # the directory may be another one since the last look
+            known = dict(self.tickets)
+            found: Found = await asyncio.to_thread(scan, self._root, known, self._reporter.unwritable)
+            for path in found.changed:
+                if path not in self._later:
+                    self._queue.put(path, False)
+            for path in found.removed:  # looked at once more: it may have come back meanwhile
                 self._queue.put(path, False)
-        for path in found.removed:
-            self._drop(path)
-        for path in found.unanswered:
-            if ticket := self.tickets.get(path):
-                self._reporter.changed(ticket)
+            for path in found.unanswered:
+                if ticket := self.tickets.get(path):
+                    self._reporter.changed(ticket)
+        finally:
+            now = time.monotonic()
+            self._rest_until = now + (now - began) / SCAN_SHARE
+            self._scanning = None
+            self._bell.wake()
 
     async def _look(self, paths: list[tuple[str, bool]]) -> None:
         seen = await asyncio.to_thread(lambda: [_look_at(path, closed) for path, closed in paths])
@@ -217,17 +239,20 @@ class Intake:
         return want is not None
 
     async def _begin_all(self, tickets: list[Ticket]) -> None:
-        resolved = [(ticket, self._resolve(ticket)) for ticket in tickets if not self._not_yet(ticket)]
-        published = await self._in_store({t for _, targets in resolved for _, t in targets if isinstance(t, Target)})
-        for ticket, targets in resolved:
-            if self.tickets.get(ticket.path) is not ticket or ticket.want is None:
-                continue
+        due = [(ticket, ticket.want) for ticket in tickets if ticket.want and not self._not_yet(ticket)]
+        # In a thread: near misses for a manifest of 10,000 unknown names take a second.
+        resolved = await asyncio.to_thread(lambda: [(ticket, want, self._resolve(want)) for ticket, want in due])
+        wanted = {target for _, _, targets in resolved for _, target in targets if isinstance(target, Target)}
+        published = await self._in_store(wanted)
+        for ticket, want, targets in resolved:
+            if self.tickets.get(ticket.path) is not ticket or ticket.want is not want:
+                continue  # removed, or written anew, in the meantime
             jobs: list[Job] = []
             ticket.models = []
             ticket.started_at = datetime.now(UTC)
             for name, target in targets:
                 if isinstance(target, Target):
-                    job = self._board.subscribe(ticket, target, ticket.want.priority, published[target])
+                    job = self._board.subscribe(ticket, target, want.priority, published[target])
                     jobs.append(job)
                     ticket.models.append((name, job.progress))
                 else:
@@ -242,9 +267,8 @@ class Intake:
         ticket.finished_at, ticket.fraction, ticket.waiting = None, 0.0, None
         await self._begin_all([ticket])
 
-    def _resolve(self, ticket: Ticket) -> list[tuple[str, Target | WantdError]]:
-        models = ticket.want.models if ticket.want else ()
-        return [(model.reference, self._target(model)) for model in models]
+    def _resolve(self, want: Want) -> list[tuple[str, Target | WantdError]]:
+        return [(model.reference, self._target(model)) for model in want.models]
 
     def _target(self, model: WantedModel) -> Target | WantdError:
         try:
@@ -269,13 +293,14 @@ class Intake:
         return True
 
     async def _in_store(self, targets: set[Target]) -> dict[Target, Published | None]:
+        """What the store has of each. One that was not there may be there by now: it is looked for each time."""
         now = time.monotonic()
-        if len(self._looked) > 10_000:
-            self._looked.clear()
-        stale = [t for t in targets if t not in self._looked or self._looked[t][0] < now - STORE_LOOK_S]
-        found = await asyncio.to_thread(lambda: [self._layout.published(target) for target in stale])
-        self._looked.update({target: (now, published) for target, published in zip(stale, found, strict=True)})
-        return {target: self._looked[target][1] for target in targets}
+        self._looked = {target: look for target, look in self._looked.items() if look[0] > now - STORE_LOOK_S}
+        known = {target: self._looked[target][1] for target in targets if target in self._looked}
+        rest = [target for target in targets if target not in known]
+        found = await asyncio.to_thread(lambda: {target: self._layout.published(target) for target in rest})
+        self._looked |= {target: (now, published) for target, published in found.items() if published}
+        return {**known, **found}
 
     def _release(self, ticket: Ticket) -> None:
         self._board.unsubscribe(ticket, self._jobs.pop(ticket, []))

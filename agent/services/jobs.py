@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
+import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loguru import logger
 
 from agent.core.job import State
-from agent.core.names import bare, show
-from agent.core.plan import INDEX_MAX_BYTES, Plan, PlanFile, make_plan, needed_listings, weight_index
+from agent.core.names import bare, is_whole_commit, show
+from agent.core.plan import INDEX_MAX_BYTES, Plan, PlanFile, make_plan, needed_listings, query, weight_index
 from agent.core.progress import FileProgress, ModelProgress, timestamp
 from agent.core.remote import Fetched, FetchRequest, Listing, Location
+from agent.core.retention import Leftover
 from agent.core.target import Target
 from agent.errors import Code, WantdError
+from agent.services.batch import Batches
 from agent.services.ports import Source, Transfer
 from agent.services.slots import Slots
 from agent.store.inventory import Inventory
@@ -31,11 +35,17 @@ from agent.store.layout import Layout, Published, Record, RecordFile
 from agent.store.locks import Lock, Locks, read_holder
 from agent.store.publish import Modes, Stage
 from agent.store.space import Shortage, Space
+from agent.store.sweep import remove
+
+if TYPE_CHECKING:
+    from loguru import Logger
 
 T = TypeVar("T")
 
 LOCK_POLL_S = 0.25  # portalocker's own interval; a waiter starts at most this late
 FILES_AT_ONCE = 32  # files of one job under way: enough to hide a round trip each behind 16 connections
+LOGGED_WANTS = 20  # of a job, named in each of its log lines
+LOGGED_FILES = 20  # of a model, named in the line that says which source served them
 LOG_STEPS = 10  # a log line for each tenth, SPEC section 3
 
 
@@ -59,6 +69,13 @@ class Job:
     wanted_by: dict[Any, int] = field(default_factory=dict)  # who wants it, and with which priority
     task: asyncio.Task[None] | None = None
     partial_keys: set[str] = field(default_factory=set)
+    disk: Batches = field(default_factory=Batches)  # for the short steps of each file
+
+    @property
+    def log(self) -> Logger:
+        """The log, with the fields that the journal is searched by."""
+        wants = [ticket.path for ticket in itertools.islice(self.wanted_by, LOGGED_WANTS)]
+        return logger.bind(model=self.target.model, want=wants)
 
     def go(self, state: State, *, waiting: dict[str, Any] | None = None, error: WantdError | None = None) -> None:
         """Change state and tell."""
@@ -79,6 +96,7 @@ class Runner:
     slots: Slots
     modes: Modes
     formats: Sequence[str]
+    unverified: str  # policy.unverified: `refuse` or `accept`
     lock_timeout_s: float
     endpoint: str
     agent: str
@@ -97,10 +115,20 @@ class Runner:
         selection = job.target.selection
         listings: dict[Any, Listing] = {}
         for repo, revision in needed_listings(selection):
-            listings[repo, revision] = await self.source.listing(repo, revision)
+            listings[repo, revision] = await self.source.listing(query(job.target, repo, revision))
         main = listings[needed_listings(selection)[0]]
-        job.progress.repo, job.progress.revision = selection.repo, selection.revision
-        job.progress.commit, job.progress.source = main.commit, main.source
+        progress = job.progress
+        progress.repo, progress.revision, progress.source = selection.repo, selection.revision, main.source
+        progress.commit = main.commit if is_whole_commit(main.commit) else None
+        progress.source_why = main.because.message if main.because else None
+        try:
+            return await self._plan_from(job, listings, main)
+        except WantdError as error:
+            raise _unsettled(error, listings.values()) from None
+
+    async def _plan_from(self, job: Job, listings: dict[Any, Listing], main: Listing) -> Plan:
+        """Choose the files, all of which can be verified unless `policy.unverified` accepts others."""
+        selection = job.target.selection
         index_file, index = weight_index(selection, main), None
         if index_file is not None:
             if index_file.size and index_file.size > INDEX_MAX_BYTES:
@@ -112,9 +140,23 @@ class Runner:
             planned = PlanFile(
                 index_file.name, main.repo, main.commit, index_file.size, index_file.sha256, index_file.git_sha1
             )
+            self._refuse_unverified([planned], main)
             path, _ = await self._one_file(job, planned, FileProgress(planned.name, planned.size), None)
             index = await asyncio.to_thread(_read_small, path, INDEX_MAX_BYTES)
-        return make_plan(job.target, listings, index, self.formats)
+        plan = make_plan(job.target, listings, index, self.formats)
+        self._refuse_unverified(plan.files, main)
+        return plan
+
+    def _refuse_unverified(self, files: Sequence[PlanFile], listing: Listing) -> None:
+        """Raise for a file whose hash nobody tells, where the policy says so."""
+        unknown = [file.name for file in files if not (file.sha256 or file.git_sha1)]
+        if unknown and self.unverified == "refuse":
+            raise WantdError(
+                Code.HUB_PROTOCOL,
+                f"{listing.source} tells no hash of {show(unknown[0])}, so it could not be verified",
+                'add its sha256 to the catalogue, or take files on trust with policy.unverified = "accept"',
+                file=show(unknown[0]),
+            )
 
     @contextlib.asynccontextmanager
     async def _model_lock(self, job: Job) -> AsyncIterator[Lock]:
@@ -122,7 +164,7 @@ class Runner:
         path = self.layout.model_lock(job.target.name)
         while True:
             async with self.slots.place(lambda: job.priority, lambda: job.go(State.WAITING, waiting={"for": "slot"})):
-                if lock := await self._acquire(path):
+                if lock := await self._acquire(path, job.disk):
                     try:
                         yield lock
                     finally:
@@ -130,9 +172,9 @@ class Runner:
                     return
             await self._until_free(job, path)
 
-    async def _acquire(self, path: str) -> Lock | None:
+    async def _acquire(self, path: str, disk: Batches) -> Lock | None:
         """`try_acquire` off the loop; a lock that comes after the job was cancelled is given back."""
-        task = asyncio.ensure_future(asyncio.to_thread(self.locks.try_acquire, path))
+        task = disk.run(lambda: self.locks.try_acquire(path))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -173,6 +215,7 @@ class Runner:
             try:
                 fetched = await self._all_files(job, plan, stage, lock)
                 job.go(State.VERIFYING)
+                _log_sources(job, plan, fetched)
                 published = await _finish(asyncio.to_thread(stage.publish, self._record(plan, fetched), self.endpoint))
             except BaseException:
                 await _finish(asyncio.to_thread(stage.drop))
@@ -219,16 +262,17 @@ class Runner:
         key = partial_key(file)
         job.partial_keys.add(key)
         lock_path = self.layout.file_lock(key)
-        while not (file_lock := await self._acquire(lock_path)):
+        while not (file_lock := await self._acquire(lock_path, job.disk)):
             await self._until_free(job, lock_path)
+            await asyncio.to_thread(self.inventory.refresh)  # whoever had it may have published it
             if stage:
                 job.go(State.DOWNLOADING)
         try:
-            path, fetched = await self._from_store(file) or (None, None)
+            path, fetched = await job.disk.run(lambda: self._from_store(file)) or (None, None)
             if path is None or fetched is None:
                 path, fetched = self.layout.part(key), await self._fetch(job, file, key, shown, lock)
             if stage:
-                await asyncio.to_thread(stage.add, file.name, path)
+                await job.disk.run(functools.partial(stage.add, file.name, path))
         except FileNotFoundError:
             raise WantdError(
                 Code.INTERNAL,
@@ -240,18 +284,18 @@ class Runner:
             error.file = error.file or bare(file.name)
             raise
         finally:
-            await _finish(asyncio.to_thread(file_lock.release))
-        shown.size, shown.sha256 = fetched.size, fetched.sha256
+            await _finish(job.disk.run(file_lock.release))
+        shown.size, shown.sha256, shown.source = fetched.size, fetched.sha256, fetched.source
         self._moved(job, shown, fetched.size, State.READY, lock)
         return path, fetched
 
-    async def _from_store(self, file: PlanFile) -> tuple[str, Fetched] | None:
+    def _from_store(self, file: PlanFile) -> tuple[str, Fetched] | None:
         if file.sha256 is None:
             return None
-        path = await asyncio.to_thread(self.inventory.find, file.sha256)
+        path = self.inventory.find(file.sha256)
         if path is None:
             return None
-        size = (await asyncio.to_thread(os.stat, path)).st_size
+        size = os.stat(path).st_size
         if file.size is not None and file.size != size:
             return None
         return path, Fetched(size, file.sha256, True, "store")
@@ -267,13 +311,31 @@ class Runner:
             priority=job.priority,
         )
 
+        asked = query(job.target, file.repo, file.commit)
+        gave: dict[str, None] = {}  # who brought some of the bytes, in order
+
         async def locate(failed: WantdError | None) -> Location:
-            return await self.source.locate(file.repo, file.commit, file.name, failed)
+            location = await self.source.locate(asked, file.name, failed)
+            if shown.source not in (None, location.source):
+                why = failed.message if failed else "the other did not answer"
+                job.log.info(
+                    "{}: {} goes on from {} at byte {}: {}",
+                    job.target.model,
+                    ascii(file.name),
+                    location.source,
+                    shown.bytes_done,
+                    why,
+                )
+            shown.source = job.progress.source = location.source
+            return location
 
         def on_bytes(done: int, verifying: bool) -> None:
+            if shown.source and 0 < shown.bytes_done < done:
+                gave[shown.source] = None
             self._moved(job, shown, done, State.VERIFYING if verifying else State.DOWNLOADING, lock)
 
-        return await self.transfer.fetch(request, locate, on_bytes)
+        fetched = await self.transfer.fetch(request, locate, on_bytes)
+        return replace(fetched, source="+".join(dict.fromkeys([*gave, fetched.source])))
 
     def _moved(self, job: Job, shown: FileProgress, done: int, state: State, lock: Lock | None) -> None:
         """A file has come on: add up, tell, log each tenth. Without a lock (the index, before the plan) only note."""
@@ -302,7 +364,7 @@ class Runner:
     def _log_step(self, job: Job, step: int) -> None:
         progress = job.progress
         left = (progress.bytes_total or 0) - progress.bytes_done
-        logger.bind(model=job.target.model).info(
+        job.log.info(
             "{} {}%: {} of {} bytes, {:.1f} MB/s, {} left",
             job.target.model,
             step * 100 // LOG_STEPS,
@@ -313,7 +375,8 @@ class Runner:
         )
 
     def _record(self, plan: Plan, fetched: list[Fetched]) -> Record:
-        sources = {result.source for result in fetched} - {"store"} or {"store"}
+        served = {part for result in fetched for part in result.source.split("+")}
+        sources = served - {"store", "partial"} or served  # what was here already counts where nothing else came
         return Record(
             schema=1,
             model=plan.target.model,
@@ -334,11 +397,35 @@ class Runner:
         )
 
     def _forget_partials(self, job: Job) -> None:
-        """The bytes live in the store now. Whoever is just linking a partial finds them there instead."""
+        """The bytes live in the store now. A partial that another job has in its hands is left to that one."""
         for key in job.partial_keys:
-            for path in (self.layout.part(key), self.layout.journal(key)):
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+            remove(Leftover(key, (self.layout.part(key), self.layout.journal(key)), 0.0), self.layout, self.locks)
+
+
+def _log_sources(job: Job, plan: Plan, fetched: list[Fetched]) -> None:
+    """One line: which source served which file."""
+    served: dict[str, list[str]] = {}
+    for file, result in zip(plan.files, fetched, strict=True):
+        served.setdefault(result.source, []).append(ascii(file.name))
+    for source, names in served.items():
+        more = f" and {len(names) - LOGGED_FILES} more" if len(names) > LOGGED_FILES else ""
+        job.log.info("{}: {} served {}{}", job.target.model, source, ", ".join(names[:LOGGED_FILES]), more)
+
+
+def _unsettled(error: WantdError, listings: Iterable[Listing]) -> WantdError:
+    """The error about a plan. What a fallback's listing lacks settles nothing while the Hub could not be asked."""
+    fallback = next((listing for listing in listings if listing.because), None)
+    if fallback is None or fallback.because is None or error.retryable:
+        return error
+    because = fallback.because
+    return WantdError(
+        because.code,
+        f"{because.message}; {fallback.source}: {error.message}",
+        error.hint,
+        retryable=because.retryable,
+        retry_after_s=because.retry_after_s,
+        file=error.file,
+    )
 
 
 def partial_key(file: PlanFile) -> str:

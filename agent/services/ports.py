@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from agent.core.names import RepoId, SafeName
-from agent.core.remote import Fetched, FetchRequest, Listing, Locate, Location, OnBytes
+from agent.core.names import SafeName
+from agent.core.remote import Fetched, FetchRequest, Listing, Locate, Location, OnBytes, Query
 from agent.errors import WantdError
 
 
@@ -16,18 +16,23 @@ class Source(Protocol):
     raises retryable ones. No method returns half an answer.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What progress files and errors call it."""
+        ...
 
-    async def listing(self, repo: RepoId, revision: str) -> Listing:
-        """All files of the repository at the commit that `revision` names now.
+    async def listing(self, query: Query) -> Listing:
+        """All files of the repository at the commit that the query's revision names now.
 
         Raises `model_not_found`, `revision_not_found`, `gated`, `unauthorized`, `token_invalid`, `forbidden_path`,
-        `hub_protocol`, `hub_unreachable`, `rate_limited`.
+        `hub_protocol`, `hub_unreachable`, `proxy_unreachable`, `rate_limited`.
         """
         ...
 
-    async def locate(self, repo: RepoId, commit: str, name: SafeName, failed: WantdError | None = None) -> Location:
+    async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """Where to read the file's bytes now; `failed` is what the last location ended with, if any.
+
+        The query's revision is the commit of the listing, which not every source had to be the one to give.
 
         Raises as `listing`, and `file_not_found`.
         """

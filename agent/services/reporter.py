@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections import Counter
 from datetime import UTC, datetime
 
 from loguru import logger
 
-from agent.core.job import FINAL
+from agent.core.job import FINAL, State
 from agent.core.progress import AgentInfo, ModelProgress, WantInfo, render, want_state
 from agent.core.want import Want
 from agent.errors import WantdError
@@ -40,6 +41,7 @@ class Ticket:
         "path",
         "stamp",
         "started_at",
+        "state",
         "waiting",
         "want",
     )
@@ -49,6 +51,7 @@ class Ticket:
         self.stamp: Stamp | None = None
         self.digest: bytes | None = None
         self.gone = False
+        self.state: State | None = None  # what was answered last
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -75,6 +78,7 @@ class Reporter:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._counts: Counter[State] = Counter()  # wants by the state that was answered last
         self.unwritable: dict[str, str] = {}  # path of the want -> why it has no progress file
 
     def changed(self, ticket: Ticket, *, urgent: bool = True) -> None:
@@ -95,6 +99,21 @@ class Reporter:
         ticket.gone = True
         self.unwritable.pop(ticket.path, None)
         self.changed(ticket)
+
+    def summary(self) -> str:
+        """How many wants move, wait, are ready and failed, as the answers say it."""
+        counts = self._counts
+        moving = sum(count for state, count in counts.items() if state not in (*FINAL, State.WAITING))
+        waiting = f"{counts[State.WAITING]} waiting, " if counts[State.WAITING] else ""
+        return f"{moving} moving, {waiting}{counts[State.READY]} ready, {counts[State.FAILED]} failed"
+
+    def _count(self, ticket: Ticket, state: State | None) -> None:
+        if ticket.state is not state:
+            if ticket.state:
+                self._counts[ticket.state] -= 1
+            if state:
+                self._counts[state] += 1
+            ticket.state = state
 
     async def room(self) -> None:
         """Wait until the backlog is short enough to take more wants in."""
@@ -127,6 +146,8 @@ class Reporter:
         tickets = list(itertools.islice(queue, BATCH))
         for ticket in tickets:
             del queue[ticket]
+            if ticket.gone:
+                self._count(ticket, None)
         if len(self._urgent) < BACKLOG:
             self._room.set()
         answers = [(ticket.path, None if ticket.gone else self._render(ticket)) for ticket in tickets]
@@ -146,7 +167,8 @@ class Reporter:
     def _render(self, ticket: Ticket) -> bytes:
         now = datetime.now(UTC)
         models = [model for _, model in ticket.models]
-        state = want_state(models, ticket.error)
+        state = State.WAITING if ticket.waiting and not ticket.error else want_state(models, ticket.error)
+        self._count(ticket, state)
         if state in FINAL and ticket.finished_at is None and ticket.waiting is None:
             ticket.finished_at = now
         info = WantInfo(

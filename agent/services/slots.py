@@ -23,8 +23,9 @@ class _Waiter:
 class Slots:
     """`count` places. The priority (0 first, 9 last) is asked for at each turn: it may change while one waits."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._count = count
+        self._clock = clock
         self._taken = 0
         self._waiting: list[_Waiter] = []
         self._numbers = itertools.count()
@@ -37,7 +38,7 @@ class Slots:
     @contextlib.asynccontextmanager
     async def place(self, priority: Callable[[], int], on_wait: Callable[[], None]) -> AsyncIterator[None]:
         """Hold a place for the block; `on_wait` is called once if there is none at first."""
-        waiter = _Waiter(priority, time.monotonic(), next(self._numbers))
+        waiter = _Waiter(priority, self._clock(), next(self._numbers))
         self._waiting.append(waiter)
         self._hand_out()
         try:
@@ -54,7 +55,7 @@ class Slots:
 
     def _hand_out(self) -> None:
         while self._waiting and self._taken < self._count:
-            now = time.monotonic()
+            now = self._clock()
             first = min(self._waiting, key=lambda w: (w.priority() - (now - w.since) / AGING_S, w.number))
             self._waiting.remove(first)
             self._taken += 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from agent.core.names import RepoId, SafeName
-from agent.core.remote import Listing, Location
+from agent.core.names import SafeName
+from agent.core.remote import Listing, Location, Query
 from agent.errors import WantdError
 
 
@@ -16,12 +16,15 @@ class Source(Protocol):
     returns half an answer. `tests/sources/test_contract.py` runs over every implementation.
     """
 
-    name: str
-
-    async def listing(self, repo: RepoId, revision: str) -> Listing:
-        """All files of the repository at the commit that `revision` names now."""
+    @property
+    def name(self) -> str:
+        """What progress files and errors call it."""
         ...
 
-    async def locate(self, repo: RepoId, commit: str, name: SafeName, failed: WantdError | None = None) -> Location:
+    async def listing(self, query: Query) -> Listing:
+        """All files of the repository at the commit that the query's revision names now."""
+        ...
+
+    async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """Where to read the file's bytes now; `failed` is what the last location ended with, if any."""
         ...

@@ -6,27 +6,36 @@ found, gated, bad token) is final. Bytes that one source gave are kept when the 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from agent.core.names import RepoId, SafeName
-from agent.core.remote import Listing, Location
+from loguru import logger
+
+from agent.core.names import SafeName
+from agent.core.remote import Listing, Location, Query
 from agent.errors import Code, WantdError
 from agent.sources.base import Source
+from agent.sources.breaker import UNREACHABLE, Breaker
 
 T = TypeVar("T")
 
 STRIKES = 3  # locations of one source that may fail in a row for one file before the next source is asked
 REMEMBERED = 4096  # files with failures that are kept in mind; more than are ever in motion
-DOWN_S = 30.0  # a source that could not be reached is asked last for so long: finding out can take all of 40 s
-_UNREACHABLE = frozenset({Code.HUB_UNREACHABLE, Code.PROXY_UNREACHABLE})
-_PASSED_OVER = _UNREACHABLE | {Code.RATE_LIMITED, Code.HUB_PROTOCOL}
+# A fallback that gave a file with another hash has another version of it: not to be fetched again at each retry.
+WRONG_S = 3600.0
+REFUSED_S = 60.0  # the same for one that gave nothing usable at all, which is found out without its bytes
+_PASSED_OVER = UNREACHABLE | {Code.RATE_LIMITED, Code.HUB_PROTOCOL}
+_WRONG = frozenset({Code.CHECKSUM_MISMATCH, Code.HUB_PROTOCOL})
+
+_Key = tuple[str, str, str]  # repository, revision, file
 
 
 class Chain:
-    """An ordered list of sources behind the contract of one."""
+    """An ordered list of sources behind the contract of one. To be closed with `close`."""
 
     name = "chain"
 
@@ -35,66 +44,111 @@ class Chain:
             raise ValueError("a chain needs a source")
         self._sources = tuple(sources)
         self._clock = clock
-        self._down_until = [0.0] * len(self._sources)
+        self._breakers = [Breaker(clock) for _ in sources]
         # For a file whose locations failed: the place of the source in use, and how often in a row it failed.
-        self._strikes: OrderedDict[tuple[str, str, str], tuple[int, int]] = OrderedDict()
+        self._strikes: OrderedDict[_Key, tuple[int, int]] = OrderedDict()
+        self._wrong: OrderedDict[tuple[int, _Key], tuple[float, WantdError]] = OrderedDict()
 
-    async def listing(self, repo: RepoId, revision: str) -> Listing:
+    async def close(self) -> None:
+        """End what goes on in the background."""
+        await asyncio.gather(*(breaker.close() for breaker in self._breakers))
+
+    async def listing(self, query: Query) -> Listing:
         """The listing of the first source that can answer."""
-        _, listing = await self._ask(0, lambda source: source.listing(repo, revision))
-        return listing
+        at, listing, because = await self._ask(0, lambda source: source.listing(query), query)
+        if because is None:
+            return listing
+        logger.info("{} is asked for {}, because {}", self._sources[at].name, query.repo, because.message)
+        return replace(listing, because=because)
 
-    async def locate(self, repo: RepoId, commit: str, name: SafeName, failed: WantdError | None = None) -> Location:
+    async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """The location that the source in use gives; after `STRIKES` that failed, the next source is in use."""
-        key = (repo, commit, name)
+        key = (query.repo, query.revision, name)
         at, strikes = self._strikes.get(key, (0, 0)) if failed else (0, 0)
-        strikes += failed is not None
+        if failed is not None:
+            strikes += 1
+            if failed.code in _WRONG and len(self._sources) > 1:
+                self._note_wrong(at, key, failed)
+                strikes = STRIKES
         if strikes >= STRIKES:
             at, strikes, failed = (at + 1) % len(self._sources), 0, None
-        used, location = await self._ask(
-            at, lambda source: source.locate(repo, commit, name, failed if source is self._sources[at] else None)
+        used, location, _ = await self._ask(
+            at, lambda source: source.locate(query, name, failed if source is self._sources[at] else None), query, name
         )
         self._strikes.pop(key, None)
         if used or strikes:
             self._strikes[key] = (used, strikes if used == at else 0)
-        while len(self._strikes) > REMEMBERED:
-            self._strikes.popitem(last=False)
+        _trim(self._strikes)
         return location
 
-    async def _ask(self, start: int, ask: Callable[[Source], Awaitable[T]]) -> tuple[int, T]:
-        """The place of the source that answered, and its answer. Raises what all of them said."""
-        errors: list[tuple[str, WantdError]] = []
-        count, now = len(self._sources), self._clock()
-        order = sorted(((start + step) % count for step in range(count)), key=lambda at: self._down_until[at] > now)
+    def _note_wrong(self, at: int, key: _Key, failed: WantdError) -> None:
+        if at > 0:  # the first one is where the plan's hashes come from: what is wrong with it passes
+            seconds = WRONG_S if failed.code is Code.CHECKSUM_MISMATCH else REFUSED_S
+            self._wrong[at, key] = self._clock() + seconds, failed
+            _trim(self._wrong)
+
+    def _wrong_now(self, at: int, key: _Key) -> WantdError | None:
+        until, failed = self._wrong.get((at, key), (0.0, None))
+        return failed if until > self._clock() else None
+
+    async def _ask(
+        self, start: int, ask: Callable[[Source], Awaitable[T]], query: Query, name: SafeName | None = None
+    ) -> tuple[int, T, WantdError | None]:
+        """The place of the source that answered, its answer, and why those before it were passed over (if any were).
+
+        Raises what all of them said. Sources whose breaker is open are asked last, when nothing else is left.
+        """
+        count = len(self._sources)
+        if count == 1:
+            return 0, await ask(self._sources[0]), None
+        for source, breaker in zip(self._sources, self._breakers, strict=True):
+            breaker.probe(source.name, _question(ask, source))
+        errors: dict[int, WantdError] = {}
+        skipped = {at: why for at, breaker in enumerate(self._breakers) if (why := breaker.why)}
+        order = sorted(((start + step) % count for step in range(count)), key=lambda at: at in skipped)
         for at in order:
+            if name and (failed := self._wrong_now(at, (query.repo, query.revision, name))):
+                errors[at] = failed
+                continue
             try:
-                return at, await ask(self._sources[at])
+                # Who has nobody else to ask waits for the answer, however long it takes.
+                question, patient = _question(ask, self._sources[at]), at == order[-1]
+                answer = await self._breakers[at].ask(self._sources[at].name, question, patient=patient)
             except WantdError as error:
                 # Only the first source is the origin: that another does not have it proves nothing.
                 if at == 0 and not _passed_over(error):
                     raise
-                if error.code in _UNREACHABLE:
-                    self._down_until[at] = self._clock() + DOWN_S
-                errors.append((self._sources[at].name, error))
-        raise _summed(errors)
+                errors[at] = error
+            else:
+                before = {place: why for place, why in (skipped | errors).items() if place < at}
+                return at, answer, self._summed(before, query, name) if before else None
+        raise self._summed(errors, query, name)
+
+    def _summed(self, errors: dict[int, WantdError], query: Query, file: SafeName | None) -> WantdError:
+        """One error for what every source answered: the first that time may mend leads, the others stand beside it."""
+        said = [(self._sources[at].name, errors[at]) for at in sorted(errors)]
+        lead = next((error for _, error in said if error.retryable), said[0][1])
+        waits = [error.retry_after_s for _, error in said if error.retry_after_s is not None]
+        intro = "no source can give it: " if len(said) == len(self._sources) else ""
+        return WantdError(
+            lead.code,
+            intro + "; ".join(f"{name}: {error.message}" for name, error in said),
+            lead.hint,
+            retryable=lead.retryable,
+            retry_after_s=min(waits, default=None) if lead.retryable else None,
+            model=query.repo,
+            file=file,
+        )
+
+
+def _question(ask: Callable[[Source], Awaitable[T]], source: Source) -> Callable[[], Awaitable[T]]:
+    return lambda: ask(source)
 
 
 def _passed_over(error: WantdError) -> bool:
     return error.retryable or error.code in _PASSED_OVER
 
 
-def _summed(errors: list[tuple[str, WantdError]]) -> WantdError:
-    """One error for what every source answered: the first that time may mend leads, the others stand beside it."""
-    if len(errors) == 1:
-        return errors[0][1]
-    lead = next((error for _, error in errors if error.retryable), errors[0][1])
-    waits = [error.retry_after_s for _, error in errors if error.retry_after_s is not None]
-    return WantdError(
-        lead.code,
-        "no source can give it: " + "; ".join(f"{name}: {error.message}" for name, error in errors),
-        lead.hint,
-        retryable=lead.retryable,
-        retry_after_s=min(waits, default=None) if lead.retryable else None,
-        model=lead.model,
-        file=lead.file,
-    )
+def _trim(remembered: OrderedDict[Any, Any]) -> None:
+    while len(remembered) > REMEMBERED:
+        remembered.popitem(last=False)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
-from agent.core.names import RepoId, SafeName, show
-from agent.core.remote import Listing, Location, RemoteFile
+from agent.core.names import SafeName, show
+from agent.core.remote import Listing, Location, Query, RemoteFile
 from agent.errors import Code, WantdError
 from agent.net.budget import HostBudgets
 from agent.net.client import Answer, Http
@@ -50,12 +50,14 @@ class HubSource:
         # The Hub redirects small files too, some mirrors and older Hubs do not. True once one was seen to come
         # straight: then no file of that kind costs a request before its bytes are asked for.
         self._plain_comes_straight = False
+        self.recognised = False  # whether something was answered that only a Hub or its mirror answers
 
     def __repr__(self) -> str:
         return f"HubSource({self.name!r}, {self._endpoint!r})"
 
-    async def listing(self, repo: RepoId, revision: str) -> Listing:
-        """All files of the repository at the commit that `revision` names now. See `services.ports.Source`."""
+    async def listing(self, query: Query) -> Listing:
+        """All files of the repository at the commit that the revision names now. See `services.ports.Source`."""
+        repo, revision = query.repo, query.revision
         asked = self._asked(repo, revision)
         with _about(asked):
             url = f"{self._endpoint}/api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true"
@@ -65,6 +67,7 @@ class HubSource:
             if model.get("disabled") is True:
                 raise disabled(asked)
             commit = parse.commit_of(model.get("sha"))
+            self.recognised = True
             if parse.is_commit(revision) and commit != revision:
                 raise parse.bad_answer(f"asked for the commit {revision}, it tells of {commit}")
             files = parse.files_of(model.get("siblings"))
@@ -73,12 +76,13 @@ class HubSource:
             self._remember(repo, commit, files)
             return Listing(self.name, repo, commit, files)
 
-    async def locate(self, repo: RepoId, commit: str, name: SafeName, failed: WantdError | None = None) -> Location:
+    async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """Where to read the file's bytes now. See `services.ports.Source`.
 
         At first the Hub is asked with HEAD and its redirect to the storage is the answer. Where that did not work
         (`failed`), every redirect is followed to the server that really gives the first byte.
         """
+        repo, commit = query.repo, query.revision
         asked = self._asked(repo, commit, name)
         url = f"{self._endpoint}/{repo}/resolve/{quote(commit, safe='')}/{quote(name, safe='/')}"
         file = self._listed.get((repo.lower(), commit), {}).get(name)
@@ -96,15 +100,15 @@ class HubSource:
     async def _tree(self, asked: Asked, commit: str) -> tuple[RemoteFile, ...]:
         """The files from the tree API, page by page."""
         files: list[RemoteFile] = []
-        query: str | None = "recursive=true&expand=false"
+        page: str | None = "recursive=true&expand=false"
         for _ in range(MAX_PAGES):
-            url = f"{self._endpoint}/api/models/{asked.repo}/tree/{commit}?{query}"
+            url = f"{self._endpoint}/api/models/{asked.repo}/tree/{commit}?{page}"
             answer = self._good(await self._http.get(url, self._auth()), asked)
             files += parse.tree_files(answer.json())
-            previous, query = query, parse.next_query(answer.headers.get("Link", ""))
-            if query is None:
+            previous, page = page, parse.next_query(answer.headers.get("Link", ""))
+            if page is None:
                 return parse.checked(files)
-            if query == previous or len(files) > parse.MAX_FILES:
+            if page == previous or len(files) > parse.MAX_FILES:
                 break
         raise parse.bad_answer(f"the list of files does not end within {MAX_PAGES} pages and {parse.MAX_FILES} files")
 
@@ -112,13 +116,14 @@ class HubSource:
         """The location that an answer to HEAD or to a probe tells of, checked against the listing."""
         own = [hop for hop in (*answer.hops, answer) if same_origin(hop.url, self._endpoint)]
         away = not same_origin(answer.url, self._endpoint)
-        if away and answer.status not in (200, 206):
-            raise elsewhere(answer, origin(answer.url).host, asked)
         empty = answer.status == 416  # the first byte of a file that has none
+        if away and not empty and answer.status not in (200, 206):
+            raise elsewhere(answer, origin(answer.url).host, asked)
         if answer.location is None and not away and not empty:
             self._good(answer, asked, (200, 206))
         told = _first(own, "X-Repo-Commit")
-        if told is not None and told != commit:
+        self.recognised |= told is not None
+        if told is not None and told != commit and parse.is_commit(commit):
             raise parse.bad_answer(f"asked for the commit {commit}, it serves {show(told, 60)}")
         etag, size = _first(own, "X-Linked-Etag"), _first(own, "X-Linked-Size")
         if not away and answer.location is None:  # the content itself answered, its own headers count
@@ -140,6 +145,7 @@ class HubSource:
     def _good(self, answer: Answer, asked: Asked, statuses: tuple[int, ...] = (200,)) -> Answer:
         if answer.status in statuses:
             return answer
+        self.recognised |= "X-Error-Code" in answer.headers
         # Only an answer after a refusal asks this: where nothing is to be waited for, a second is short enough.
         wait = self._budgets.delay(host_key(answer.url)) if answer.status in (429, 503) else 0.0
         raise refusal(answer, asked, max(wait, 1.0) if answer.status == 429 else wait)
@@ -154,7 +160,8 @@ class HubSource:
                 model=repo,
                 file=file,
             )
-        return Asked(self._endpoint, repo, revision, file, self._token, self._http.unreachable)
+        who = "the Hub" if self.name == "hub" else f"the {self.name}"
+        return Asked(self._endpoint, repo, revision, file, self._token, self._http.unreachable, who)
 
     def _auth(self) -> str | None:
         if self._token and not (self._token.isascii() and self._token.isprintable() and " " not in self._token):

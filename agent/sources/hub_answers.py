@@ -26,6 +26,7 @@ class Asked:
     file: str | None
     token: str | None
     unreachable: Code
+    who: str = "the Hub"
 
     def error(self, code: Code, what: str, hint: str, **more: Any) -> WantdError:
         """The error about this request."""
@@ -39,14 +40,14 @@ def refusal(answer: Answer, asked: Asked, wait_s: float) -> WantdError:
     if status == 429:
         return asked.error(
             Code.RATE_LIMITED,
-            f"the Hub wants no more requests for {wait_s:.0f} s",
+            f"{asked.who} wants no more requests for {wait_s:.0f} s",
             "nothing to do, wantd goes on by itself; a token (HF_TOKEN) gives a larger quota",
             retry_after_s=wait_s,
         )
     if status >= 500 or status in _PASSING:
         return asked.error(
             asked.unreachable,
-            f"the Hub answered {status}{_said(words, asked)}",
+            f"{asked.who} answered {status}{_said(words, asked)}",
             "nothing to do, wantd tries again by itself; a mirror can be set with HF_ENDPOINT",
             retry_after_s=wait_s or None,
         )
@@ -60,7 +61,7 @@ def refusal(answer: Answer, asked: Asked, wait_s: float) -> WantdError:
         return _not_found(code, words, asked)
     return asked.error(
         Code.HUB_PROTOCOL,
-        f"the Hub answered {status}{_said(words, asked)}",
+        f"{asked.who} answered {status}{_said(words, asked)}",
         "check that HF_ENDPOINT names a Hub or a mirror of it",
     )
 
@@ -69,7 +70,7 @@ def disabled(asked: Asked) -> WantdError:
     """The repository exists and the Hub gives nobody anything of it."""
     return asked.error(
         Code.MODEL_NOT_FOUND,
-        f"the Hub has disabled {asked.repo}",
+        f"{asked.who} has disabled {asked.repo}",
         f"see {asked.endpoint}/{asked.repo} for the reason, and choose another model",
     )
 
@@ -78,7 +79,7 @@ def elsewhere(answer: Answer, host: str, asked: Asked) -> WantdError:
     """The storage that the Hub redirected to refuses: its word says nothing about the model, only time helps."""
     return asked.error(
         asked.unreachable,
-        f"the Hub's storage at {show(host, 80)} answered {answer.status}",
+        f"the storage of {asked.who} at {show(host, 80)} answered {answer.status}",
         "nothing to do, wantd asks the Hub for a new address of the file and tries again",
     )
 
@@ -97,7 +98,7 @@ def _denied(answer: Answer, code: str, words: str, asked: Asked) -> WantdError:
     if asked.token and ("invalid credentials" in low or "invalid username or password" in low):
         return asked.error(
             Code.TOKEN_INVALID,
-            "the Hub does not accept the token",
+            f"{asked.who} does not accept the token",
             f"make a new one at {asked.endpoint}/settings/tokens and set HF_TOKEN, or write it to the token file",
         )
     if code == "RepoNotFound" and asked.token:
@@ -105,12 +106,12 @@ def _denied(answer: Answer, code: str, words: str, asked: Asked) -> WantdError:
     if not asked.token:
         return asked.error(
             Code.UNAUTHORIZED,
-            f"the Hub does not show {asked.repo} without a token: it does not exist, or is private or gated",
+            f"{asked.who} does not show {asked.repo} without a token: it does not exist, or is private or gated",
             "check the name; for a private or gated model set HF_TOKEN to a token that may read it",
         )
     return asked.error(
         Code.UNAUTHORIZED,
-        f"the token may not read {asked.repo}: the Hub answered {answer.status}{_said(words, asked)}",
+        f"the token may not read {asked.repo}: {asked.who} answered {answer.status}{_said(words, asked)}",
         f"give the token read access to it at {asked.endpoint}/settings/tokens, or check the name",
     )
 
@@ -130,7 +131,7 @@ def _not_found(code: str, words: str, asked: Asked) -> WantdError:
         )
     return asked.error(
         Code.MODEL_NOT_FOUND,
-        f"there is no model {asked.repo} on the Hub" + (", or the token may not see it" if asked.token else ""),
+        f"{asked.who} has no model {asked.repo}" + (", or the token may not see it" if asked.token else ""),
         f"check the name at {asked.endpoint}/models",
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import os
 import stat
 import time
@@ -19,7 +18,6 @@ from agent.errors import Code, WantdError
 
 QUIET_S = 1.0  # SPEC section 2: without a close seen, a want is read once it has been unchanged for a second
 TEMP_PREFIX = ".wantd-"
-_TEMP_NUMBERS = itertools.count()
 
 
 class Stamp(NamedTuple):
@@ -135,8 +133,9 @@ def _unreadable(error: OSError) -> WantdError:
 def write_progress(want_path: str, data: bytes) -> None:
     """Put `data` whole into the progress file beside a want. Raises OSError where that is not allowed."""
     folder, _, _ = want_path.rpartition("/")
-    # The name is short on purpose: one made of the want's own could be longer than the file system allows.
-    temp = f"{folder}/{TEMP_PREFIX}{os.getpid()}-{next(_TEMP_NUMBERS)}.tmp"
+    # Short, since one made of the want's own could be longer than the file system allows; and not to be guessed, since
+    # whoever may write to the spool could put something under the next name and so keep others from their answers.
+    temp = f"{folder}/{TEMP_PREFIX}{os.urandom(8).hex()}.tmp"
     fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:

@@ -1,4 +1,4 @@
-"""watchdog's bell, and the scan that is the truth (SPEC section 2).
+"""watchdog's bell (SPEC section 2).
 
 Events only say where to look first. Whatever they miss, a scan of the directory finds; when the kernel drops events,
 when a directory appears, and at each rescan, the whole spool is scanned. Where inotify cannot be had, the
@@ -11,31 +11,24 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
-from collections.abc import Collection, Mapping
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
-from agent.spool.files import TEMP_PREFIX, Stamp, remove_stale_temp
+from agent.spool.scan import is_want
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
     from watchdog.observers.api import BaseObserver
 
-DEPTH = 4  # levels of subdirectories, SPEC section 2
-HINTS_MAX = 1000  # more paths than this are found faster by one scan than one by one
+# More paths of one directory than this are found faster by one scan than one by one. Each directory has its own number, so
+# that a flood in one does not drown the hint about a want in another.
+HINTS_MAX = 1000
+HINTS_TOTAL = 50 * HINTS_MAX  # some 10 MB
 # A new directory is scanned again after this: its files may have come before the kernel's watch on it did.
 NEW_DIRECTORY_S = 1.0
-
-
-class HasStamp(Protocol):
-    """What the scan compares against: anything that remembers the stamp it saw last."""
-
-    @property
-    def stamp(self) -> Stamp | None: ...
 
 
 @dataclass(slots=True)
@@ -44,15 +37,7 @@ class Hints:
 
     paths: dict[str, bool] = field(default_factory=dict)
     everything: bool = False
-
-
-@dataclass(slots=True)
-class Found:
-    """What a scan found, against what was known: paths of wants, and wants whose progress file is missing."""
-
-    changed: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    unanswered: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)  # paths in each directory
 
 
 class Bell:
@@ -72,10 +57,16 @@ class Bell:
 
     def _note(self, path: str | None, closed: bool) -> None:
         hints = self._hints
-        if path is None or len(hints.paths) >= HINTS_MAX:
+        folder = path.rpartition("/")[0] if path else ""
+        if path is None or hints.counts[folder] >= HINTS_MAX or len(hints.paths) >= HINTS_TOTAL:
             hints.everything = True
         else:
+            hints.counts[folder] += path not in hints.paths
             hints.paths[path] = hints.paths.get(path, False) or closed
+        self._event.set()
+
+    def wake(self) -> None:
+        """End the wait without a hint. From the event loop."""
         self._event.set()
 
     async def wait(self, timeout: float | None) -> Hints:
@@ -143,7 +134,7 @@ class Watcher:
             self.stop()
             return
         identity = (info.st_dev, info.st_ino)
-        if self._mode == "poll" or (self._observer and identity == self._identity and self._observer.is_alive()):
+        if self._mode == "poll" or (identity == self._identity and self._is_alive()):
             return
         self.stop()
         self._observer = self._start()
@@ -151,6 +142,11 @@ class Watcher:
         if self._observer:
             self._complained = False
             self._bell.ring(None)
+
+    def _is_alive(self) -> bool:
+        """An observer whose emitter has died looks alive and rings no more."""
+        threads = [self._observer, *self._observer.emitters] if self._observer else []
+        return bool(threads) and all(thread.is_alive() for thread in threads)
 
     def _start(self) -> BaseObserver | None:
         from watchdog import events
@@ -187,79 +183,3 @@ class Watcher:
             observer.stop()
             observer.join(timeout=2)
         logging.getLogger("watchdog.observers.inotify_c").removeHandler(self._overflow)
-
-
-def is_want(root: str, path: str) -> bool:
-    """Whether a path is a request of this spool: `*.want`, no dot in front, at most `DEPTH` folders down."""
-    if not path.endswith(WANT_SUFFIX) or not path.startswith(root + "/"):
-        return False
-    parts = path[len(root) + 1 :].split("/")
-    return len(parts) <= DEPTH + 1 and not any(part.startswith(".") for part in parts)
-
-
-def scan(root: str, known: Mapping[str, HasStamp], silent: Collection[str] = (), *, tidy: bool = True) -> Found:
-    """Look at the whole spool. `known` maps paths to what was seen last, `silent` are wants that cannot be answered.
-
-    With `tidy`, removes progress files whose want is gone, and temporary files of agents that died. Blocks; call it
-    in a thread.
-    """
-    found = Found()
-    seen: set[str] = set()
-    answers: set[str] = set()
-    unknown: list[str] = []  # folders that could not be read just now: what was in them is not gone for that
-    now = time.time()
-    pending = [(root, 0)]
-    while pending:
-        folder, depth = pending.pop()
-        try:
-            entries = os.scandir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError:
-            unknown.append(folder + "/")
-            continue
-        with entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith("."):
-                    if tidy and name.startswith(TEMP_PREFIX):
-                        remove_stale_temp(folder, name, now)
-                elif name.endswith(WANT_SUFFIX):
-                    _compare(entry, known, seen, found)
-                elif name.endswith(PROGRESS_SUFFIX):
-                    answers.add(entry.path)
-                elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
-                    pending.append((entry.path, depth + 1))
-    found.removed = [path for path in known if path not in seen and not path.startswith(tuple(unknown))]
-    if tidy:
-        _settle_answers(seen, answers, silent, known, found)
-    return found
-
-
-def _compare(entry: os.DirEntry[str], known: Mapping[str, HasStamp], seen: set[str], found: Found) -> None:
-    try:
-        stamp = Stamp.of(entry.stat(follow_symlinks=False))
-    except FileNotFoundError:
-        return
-    except OSError:
-        seen.add(entry.path)
-        return
-    seen.add(entry.path)
-    last = known.get(entry.path)
-    if last is None or last.stamp != stamp:
-        found.changed.append(entry.path)
-
-
-def _settle_answers(
-    seen: set[str], answers: set[str], silent: Collection[str], known: Mapping[str, HasStamp], found: Found
-) -> None:
-    for answer in answers:
-        want = answer.removesuffix(PROGRESS_SUFFIX) + WANT_SUFFIX
-        if want not in seen:
-            with contextlib.suppress(OSError):
-                if not os.path.lexists(want):
-                    os.unlink(answer)
-    for path in seen:
-        answer = path.removesuffix(WANT_SUFFIX) + PROGRESS_SUFFIX
-        if path in known and answer not in answers and path not in silent:
-            found.unanswered.append(path)

@@ -10,7 +10,7 @@ STORE/
   .locks/.<key>.lock                held while one file is being brought
   .locks/.agent-<spool>.json        what the agent of a spool says of itself, for `wantd status`
   .partial/<key>.part, <key>.json   bytes on the way and their journal; key is the SHA-256 (git SHA-1 for plain files)
-  .partial/stage-<model>~<pid>/     a model being put together, renamed into place
+  .partial/stage-<model>~<random>/  a model being put together, renamed into place
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.core.names import StoreName, safe_name
+from agent.core.names import StoreName, is_commit, safe_name
 from agent.core.target import Target
 from agent.errors import Code, WantdError
 
@@ -111,16 +111,21 @@ class Layout:
         return f"{self.partial}/{key}.json"
 
     def stage(self, name: StoreName) -> str:
-        return f"{self.partial}/{STAGE}{flat(name)}~{os.getpid()}"
+        """A new place at each call: two agents that both believe that they hold the lock never share one."""
+        return f"{self.partial}/{STAGE}{flat(name)}~{os.urandom(6).hex()}"
 
     def agent_file(self, spool: str) -> str:
-        return f"{self.locks}/.agent-{hashlib.sha256(os.fsencode(spool)).hexdigest()[:12]}.json"
+        return f"{self.locks}/.agent-{_short(spool)}.json"
+
+    def spool_lock(self, spool: str) -> str:
+        """Held by the agent that serves the spool. In here, where no producer can take it first."""
+        return f"{self.locks}/.spool-{_short(spool)}.lock"
 
     def published(self, target: Target) -> Published | None:
         """The model in the store, if its record asks for the same and every file is there with its size."""
         directory = self.directory(target.name)
         record = read_record(directory)
-        if record is None or record.selection != target.selection.to_json():
+        if record is None or not _answers(record, target):
             return None
         if not all(_has_size(f"{directory}/{file.name}", file.size) for file in record.files):
             return None
@@ -139,6 +144,10 @@ class Layout:
                         pending.append(entry.path)
 
 
+def _short(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+
+
 def flat(name: StoreName) -> str:
     """A model's name as one path component: slashes as `--`; an over-long one is cut and told by its hash."""
     text = name.replace("/", "--")
@@ -152,7 +161,7 @@ def read_record(directory: str) -> Record | None:
             record = msgspec.json.decode(file.read(RECORD_MAX_BYTES), type=Record)
         for name in (*(file.name for file in record.files), *([record.opens] if record.opens else [])):
             safe_name(name)
-    except (OSError, msgspec.DecodeError, WantdError):
+    except (OSError, msgspec.DecodeError, RecursionError, WantdError):
         return None
     return record
 
@@ -164,6 +173,20 @@ def unwritable(path: str, error: OSError) -> WantdError:
         f"{path} cannot be written: {error.strerror or error}",
         "give the agent's user the right to write there, or set store.dir; `wantd check` shows more",
     )
+
+
+def _answers(record: Record, target: Target) -> bool:
+    """Whether the record is of what the target asks for: the same selection, in whatever spelling.
+
+    One directory serves `@1a2b3c4d5e6f` and the whole commit, `Org/Name` and `org/name`; without this, two such wants
+    would each fetch the model again because the other had.
+    """
+    asked, had = target.selection.to_json(), dict(record.selection)
+    if asked["repo"].lower() == str(had.get("repo")).lower():
+        asked["repo"] = had["repo"]
+    if is_commit(asked["revision"]) and record.commit.startswith(asked["revision"]):
+        asked["revision"] = had.get("revision")
+    return asked == had
 
 
 def _has_size(path: str, size: int) -> bool:

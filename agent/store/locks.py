@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -78,6 +79,15 @@ def boot_id() -> str:
         return ""
 
 
+def process_start(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot: tells it from a later one with its pid (proc(5), stat, 22)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 class Lock:
     """One held lock. Made by `Locks.try_acquire`; `release` gives it back and removes the file."""
 
@@ -85,14 +95,13 @@ class Lock:
         self.path = path
         self.progress = 0.0
         self._file: IO[bytes] | None = file
+        # Between `fileno()` and the write another thread could close the file, and its number be another file's.
+        self._closing = threading.Lock()
         self._owner = owner
         self._started_at = timestamp(datetime.now(UTC))
 
     def beat(self) -> None:
         """Write the heartbeat and the progress. A full disk loses a heartbeat, not the lock."""
-        file = self._file
-        if file is None:
-            return
         content = orjson.dumps(
             {
                 "pid": os.getpid(),
@@ -103,12 +112,14 @@ class Lock:
                 "heartbeat_at": timestamp(datetime.now(UTC)),
             }
         )
-        with contextlib.suppress(OSError, ValueError):
-            os.pwrite(file.fileno(), content.ljust(CONTENT_BYTES - 1) + b"\n", 0)
+        with self._closing, contextlib.suppress(OSError):
+            if self._file:
+                os.pwrite(self._file.fileno(), content.ljust(CONTENT_BYTES - 1) + b"\n", 0)
 
     def release(self) -> None:
         """Remove the file while it is still ours, then let go. Safe to call twice."""
-        file, self._file = self._file, None
+        with self._closing:
+            file, self._file = self._file, None
         if file is None:
             return
         self._owner.held.discard(self)
@@ -184,23 +195,6 @@ class Locks:
                     if self.is_free(path):
                         removed.append(path)
         return removed
-
-
-def hold_directory(path: str) -> int | None:
-    """Lock a directory itself for as long as the descriptor lives; None when another process holds it.
-
-    Keeps two agents from serving one spool, also where nothing can be written into it. Raises OSError when
-    there is no such directory.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        portalocker.lock(fd, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
-    except portalocker.AlreadyLocked:
-        os.close(fd)
-        return None
-    except portalocker.LockException:
-        pass  # a file system without locks: nothing to hold, and nobody else can either
-    return fd
 
 
 def _open(path: str, flags: int) -> int:

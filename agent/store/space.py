@@ -40,7 +40,7 @@ class Space:
                 f"{need} bytes are needed, the whole file system of {self.root} has {max(total, 0)} to give",
                 "put the store on a larger file system (store.dir), or choose a smaller quant",
             )
-        others = sum(size for other, size in self._reserved.items() if other is not key)
+        others = sum(size for other, size in self._reserved.items() if other != key)
         free = max(disk.f_frsize * disk.f_bavail - self.min_free_bytes - others, 0)
         if need > free:
             return Shortage(need, free)

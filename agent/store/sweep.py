@@ -8,6 +8,7 @@ import shutil
 
 from agent.core.retention import Leftover
 from agent.errors import WantdError
+from agent.store.inventory import Inventory
 from agent.store.layout import STAGE, Layout
 from agent.store.locks import Locks
 
@@ -45,13 +46,30 @@ def remove(leftover: Leftover, layout: Layout, locks: Locks) -> bool:
     return True
 
 
+def debris(layout: Layout, inventory: Inventory) -> list[Leftover]:
+    """What is of no use however young it is, for `remove` to take away under the partial's lock.
+
+    Temporary files of agents that died while they wrote one; and partials whose bytes are published, left by agents
+    that died between the two: they are links to the published file, or have the hash of one.
+    """
+    found = []
+    staging = any(name.startswith(STAGE) for name in _names(layout.partial))  # those are linked to partials as well
+    there = leftovers(layout)
+    if there:
+        inventory.refresh()
+    for leftover in there:
+        part = layout.part(leftover.key)
+        temporary = tuple(path for path in leftover.paths if path.endswith(".tmp"))
+        published = not staging and (_links(part) > 1 or inventory.find(leftover.key) is not None)
+        paths = leftover.paths if published else temporary
+        if paths:
+            found.append(Leftover(leftover.key, paths, leftover.changed_at))
+    return found
+
+
 def remove_stages(layout: Layout, locks: Locks) -> None:
     """Remove stages of agents that died: those whose model nobody has locked."""
-    try:
-        names = [name for name in os.listdir(layout.partial) if name.startswith(STAGE)]
-    except OSError:
-        return
-    for name in names:
+    for name in [name for name in _names(layout.partial) if name.startswith(STAGE)]:
         model = name.removeprefix(STAGE).rpartition("~")[0]
         with contextlib.suppress(WantdError):
             if lock := locks.try_acquire(f"{layout.locks}/{model}.lock"):
@@ -59,3 +77,17 @@ def remove_stages(layout: Layout, locks: Locks) -> None:
                     shutil.rmtree(f"{layout.partial}/{name}", ignore_errors=True)
                 finally:
                     lock.release()
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _links(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_nlink
+    except OSError:
+        return 0

@@ -23,50 +23,66 @@ IDLE_MAX = 64  # connections kept in all
 
 # Called with each new socket before it is used, so that another thread can cut it off at any moment.
 Watch = Callable[[socket.socket], None]
-_Key = tuple[Origin, str | None]
+_Key = tuple[Origin, str | None, AddressRule]
 
 
 class Dialer:
-    """Makes and keeps connections for all lanes. Thread-safe. `environ` holds the proxy variables and SSL_CERT_FILE."""
+    """Makes and keeps connections for all lanes. Thread-safe. `environ` holds the proxy variables and SSL_CERT_FILE.
 
-    def __init__(self, rule: AddressRule, environ: Mapping[str, str]) -> None:
+    `rules` are those of sources that have one of their own, by name; `rule` holds for the others. A connection made
+    under one rule is never used under another: a private balancer must not open the private network to a public Hub.
+    """
+
+    def __init__(
+        self, rule: AddressRule, environ: Mapping[str, str], rules: Mapping[str, AddressRule] | None = None
+    ) -> None:
         self._rule = rule
+        self._rules = rules or {}
         self._environ = environ
         self._lock = threading.Lock()
         self._idle: list[tuple[_Key, Connection]] = []
+        self._closed = False
         self._context: ssl.SSLContext | None = None
 
-    def connection(self, url: str, stall_s: float, watch: Watch, *, fresh: bool = False) -> Connection:
-        """A connection on which the URL can be asked for: a kept one, unless `fresh`, or a new one.
+    def connection(self, source: str, url: str, stall_s: float, watch: Watch, *, fresh: bool = False) -> Connection:
+        """A connection on which the source's URL can be asked for: a kept one, unless `fresh`, or a new one.
 
         Raises `Broken`, `Stalled` and `Refused` as the wire does, and the `hub_protocol` of the address rule.
         """
-        key = (origin(url), proxy_for(url, self._environ))
+        key = self._key(source, url)
         while not fresh and (kept := self._pick(key)):
-            if kept.is_quiet():
-                watch(kept.sock)
-                return kept
+            try:
+                if kept.is_quiet():
+                    watch(kept.sock)
+                    return kept
+            except BaseException:
+                kept.close()
+                raise
             kept.close()
         return self._dial(*key, stall_s, watch)
 
-    def keep(self, url: str, connection: Connection) -> None:
+    def keep(self, source: str, url: str, connection: Connection) -> None:
         """Keep a connection whose last answer was read to its end; close it where it cannot be used again."""
         if not connection.reusable:
             connection.close()
             return
         connection.idle_since = time.monotonic()
         with self._lock:
-            self._idle.append(((origin(url), proxy_for(url, self._environ)), connection))
+            self._idle.append((self._key(source, url), connection))
             dropped = [self._idle.pop(0)] if len(self._idle) > IDLE_MAX else []
         for _, old in dropped:
             old.close()
 
     def close(self) -> None:
-        """Close all that is kept."""
+        """Close all that is kept, and keep nothing more."""
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, []
         for _, connection in idle:
             connection.close()
+
+    def _key(self, source: str, url: str) -> _Key:
+        return origin(url), proxy_for(url, self._environ), self._rules.get(source, self._rule)
 
     def _pick(self, wanted: _Key) -> Connection | None:
         """The kept connection to `wanted` that was used last; those that are kept too long are closed."""
@@ -81,18 +97,18 @@ class Dialer:
             connection.close()
         return found[1] if found else None
 
-    def _dial(self, target: Origin, proxy: str | None, stall_s: float, watch: Watch) -> Connection:
+    def _dial(self, target: Origin, proxy: str | None, rule: AddressRule, stall_s: float, watch: Watch) -> Connection:
         if proxy is None:
-            sock = self._connect(target.host, target.port, watch, checked=True)
+            sock = self._connect(target.host, target.port, watch, rule)
             return Connection(self._tls(sock, target.host, watch) if target.scheme == "https" else sock, stall_s)
         # The proxy is one that a person configured, whatever its address; what it resolves, we cannot see.
-        self._rule.check_literal(target.host)
+        rule.check_literal(target.host)
         parts = urlsplit(proxy)
         try:
             host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme.lower()]
         except ValueError:
             raise Refused("the proxy variables do not hold a proxy's URL") from None
-        sock = self._connect(host, port, watch, checked=False)
+        sock = self._connect(host, port, watch, None)
         if parts.scheme.lower() == "https":
             sock = self._tls(sock, host, watch)
         authority = _authority(target)
@@ -101,12 +117,16 @@ class Dialer:
             connection = Connection(sock, stall_s, f"http://{authority}")
             connection.extra_headers = login
             return connection
-        head = Connection(sock, min(stall_s, CONNECT_S)).ask("CONNECT", authority, authority, login)
-        if head.status != 200:
-            raise Broken(f"the proxy of the environment answered {head.status} to CONNECT")
+        try:
+            head = Connection(sock, min(stall_s, CONNECT_S)).ask("CONNECT", authority, authority, login)
+            if head.status != 200:
+                raise Broken(f"the proxy of the environment answered {head.status} to CONNECT")  # noqa: TRY301  closed below
+        except BaseException:
+            sock.close()
+            raise
         return Connection(self._tls(sock, target.host, watch), stall_s)
 
-    def _connect(self, host: str, port: int, watch: Watch, *, checked: bool) -> socket.socket:
+    def _connect(self, host: str, port: int, watch: Watch, rule: AddressRule | None) -> socket.socket:
         """Connect to the first address of the host that takes us, and that the rule allows."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -115,8 +135,8 @@ class Dialer:
         failure: Exception = Broken("its name has no address")
         for family, kind, proto, _, address in found:
             try:
-                if checked:
-                    self._rule.check(host, str(address[0]))
+                if rule is not None:
+                    rule.check(host, str(address[0]))
             except WantdError as refusal:
                 failure = refusal
                 continue

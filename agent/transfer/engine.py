@@ -44,7 +44,8 @@ WORKERS = max(2, min(4, os.cpu_count() or 2))  # threads for hashing and for the
 class Engine:
     """Implements `Transfer`. To be used on one event loop; closed with `close`.
 
-    `environ` holds the proxy variables and SSL_CERT_FILE; `chance` gives numbers in [0, 1) for the jitter.
+    `environ` holds the proxy variables and SSL_CERT_FILE; `chance` gives numbers in [0, 1) for the jitter; `rules` are
+    the address rules of sources that have one of their own, by name, where `rule` does not hold.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class Engine:
         budgets: HostBudgets,
         environ: Mapping[str, str],
         chance: Callable[[], float] = random.random,
+        rules: Mapping[str, AddressRule] | None = None,
     ) -> None:
         self._config = config
         self._chance = chance
         self._bucket = Bucket(config.max_rate)
-        self._dialer = Dialer(rule, environ)
+        self._dialer = Dialer(rule, environ, rules)
         self._reader = Reader(self._dialer, budgets, self._bucket, config.stall_timeout_s)
         self._lanes = Lanes(self._reader, config.connections)
         self._hashing = ThreadPoolExecutor(WORKERS, "hash")

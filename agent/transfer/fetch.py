@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from agent.core.names import show
-from agent.core.remote import Fetched, Locate, Location
+from agent.core.remote import Fetched, FetchRequest, Locate, Location
 from agent.core.retry import Backoff
 from agent.errors import Code, WantdError
 from agent.transfer.download import Download, Failure, Kind
@@ -55,6 +55,7 @@ class Fetch:
         self._failed_at = 0.0
         self._attempt = self._refusals = self._restarts = self._mismatches = self._bad_disks = 0
         self._syncing: asyncio.Future[None] | None = None
+        self._reserving: asyncio.Future[None] | None = None
 
     async def run(self) -> Fetched:
         """Bring the file. Raises what `Transfer.fetch` raises."""
@@ -103,6 +104,15 @@ class Fetch:
         if download.size is not None:
             size = download.size
             await self._run(lambda: download.begin(self._partial.resume(size, etag)))
+            if not download.all_there:
+                self._reserving = self._beside(self._reserve)
+
+    def _reserve(self) -> None:
+        """Reserve the disk's blocks while the first bytes come; a full disk ends the fetch."""
+        try:
+            self._partial.reserve(lambda: not self._download.closed)
+        except WantdError as error:
+            self._download.fail(Failure(Kind.FATAL, error))
 
     def _try_open(self) -> bool:
         partial = Partial.open(self._request)
@@ -135,13 +145,14 @@ class Fetch:
         request = self._request
         for _ in range(REFUSALS):
             location = await self._locate(failed)
-            if request.size is None or location.size in (None, request.size):
+            other = _other_file(request, location)
+            if other is None:
                 if self._download.size is None:
                     self._download.size = location.size
                 return location
             failed = WantdError(
                 Code.HUB_PROTOCOL,
-                f"{show(location.source)} has {location.size} bytes of {show(request.label)}, expected {request.size}",
+                f"{show(location.source)} has {other}",
                 "the source is out of date or wrong; leave it out, or ask whoever runs it",
                 file=request.label,
             )
@@ -179,7 +190,10 @@ class Fetch:
         if failure.kind is not Kind.RELOCATE or self._attempt > 1:
             await asyncio.sleep(delay)
         keep = failure.kind is Kind.RATE or (failure.kind is Kind.PASSING and self._attempt == 1)
-        self._go(same if keep and same is not None else await self._place(error))
+        location = same if keep and same is not None else await self._place(error)
+        if not self._hash_known and download.grid is not None and not _same_version(same, location):
+            await self._restart()  # nothing could tell later that the file was put together from two
+        self._go(location)
 
     async def _restart_changed(self, error: WantdError) -> None:
         """The server has another version now: none of the old bytes may meet the new ones."""
@@ -200,6 +214,7 @@ class Fetch:
         """Stop the lanes and drop every byte."""
         download = self._download
         download.paused = True
+        download.etag = None
         self._lanes.stop(download)
         while download.pieces:
             self._changed.clear()
@@ -226,16 +241,17 @@ class Fetch:
     async def _end(self) -> Fetched | None:
         """Every byte is there: sync while the hash catches up, then judge. None when something is missing again."""
         download = self._download
-        if self._syncing is None or self._syncing.done():
-            self._syncing = asyncio.ensure_future(self._run(self._partial.sync))
+        if self._syncing is None:
+            self._syncing = self._beside(self._partial.sync)
         if not download.hashed or download.digest is None or download.size is None:
             return None
+        await self._syncing
+        self._syncing = None
         wrong = mismatch(self._request, download.digest)
         if wrong is not None:
-            await self._syncing
             await self._mend_mismatch(wrong)
             return None
-        await self._syncing
+        await self._run(self._partial.sync)  # what was mended since; nothing to do most often
         await self._run(self._partial.finish)
         location = download.location
         source = location.source if location else self._partial.source or PARTIAL
@@ -268,6 +284,12 @@ class Fetch:
         assert self._download.partial is not None  # noqa: S101  opened in the beginning
         return self._download.partial
 
+    def _beside(self, work: Callable[[], None]) -> asyncio.Future[None]:
+        """Start blocking work; whoever awaits the future gets its error, and nobody has to."""
+        future = asyncio.ensure_future(self._run(work))
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return future
+
     async def _run(self, work: Callable[[], T]) -> T:
         """Run blocking work in a thread, the files held open meanwhile."""
         download = self._download
@@ -281,3 +303,16 @@ class Fetch:
                 download.leave()
 
         return await asyncio.get_running_loop().run_in_executor(self._disk, held)
+
+
+def _other_file(request: FetchRequest, location: Location) -> str | None:
+    """What the location announces in place of the file that is wanted; None where nothing contradicts."""
+    if request.size is not None and location.size not in (None, request.size):
+        return f"{location.size} bytes of {show(request.label)}, expected {request.size}"
+    if request.sha256 and location.sha256 and location.sha256.lower() != request.sha256.lower():
+        return f"a {show(request.label)} with SHA-256 {location.sha256}, expected {request.sha256}"
+    return None
+
+
+def _same_version(old: Location | None, new: Location) -> bool:
+    return old is not None and old.etag is not None and old.etag == new.etag

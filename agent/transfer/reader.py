@@ -149,7 +149,7 @@ class Reader:
         assert download.grid is not None  # noqa: S101  ranges are asked of grids only
         start, end = piece.pos, download.grid.end(piece.last - 1)
         connection, head = self._ask(lane, piece, {"Range": f"bytes={start}-{end - 1}"})
-        with _Closing(lane, connection, self._dialer, piece.location.url):
+        with _Closing(lane, connection, self._dialer, piece.location):
             if head.status == 200:
                 self._refuse_page(piece, head)
                 with download.lock:
@@ -165,7 +165,7 @@ class Reader:
     def _stream(self, lane: Lane, piece: Piece) -> None:
         download = piece.download
         connection, head = self._ask(lane, piece, {})
-        with _Closing(lane, connection, self._dialer, piece.location.url):
+        with _Closing(lane, connection, self._dialer, piece.location):
             _want_200(head)
             self._refuse_page(piece, head)
             _check_etag(piece, head)
@@ -191,7 +191,7 @@ class Reader:
         data = memoryview(bytearray(size))
         if size:
             connection, head = self._ask(lane, piece, {})
-            with _Closing(lane, connection, self._dialer, piece.location.url):
+            with _Closing(lane, connection, self._dialer, piece.location):
                 _want_200(head)
                 self._refuse_page(piece, head)
                 if head.length not in (None, size):
@@ -274,7 +274,7 @@ class Reader:
             lane.pause(wait)
         fresh = False
         while True:
-            connection = self._dialer.connection(url, self.stall_s, lane.watch, fresh=fresh)
+            connection = self._dialer.connection(location.source, url, self.stall_s, lane.watch, fresh=fresh)
             try:
                 head = connection.ask("GET", target, authority_of(url), headers)
                 break
@@ -313,7 +313,8 @@ class Reader:
         """The size is known now: lay out the granules, unless the file is small."""
         assert download.partial is not None  # noqa: S101  opened before streams are asked for
         etag = download.location.etag if download.location else None
-        download.begin(download.partial.resume(size, etag))
+        known = download.request.sha256 or download.request.git_sha1
+        download.begin(download.partial.resume(size, etag, download.stream_bytes if known else 0))
 
     @staticmethod
     def _refuse_page(piece: Piece, head: Head) -> None:
@@ -334,8 +335,8 @@ class Reader:
 class _Closing:
     """Keeps the connection for the next request when its answer was read to the end, else closes it."""
 
-    def __init__(self, lane: Lane, connection: Connection, dialer: Dialer, url: str) -> None:
-        self._lane, self._connection, self._dialer, self._url = lane, connection, dialer, url
+    def __init__(self, lane: Lane, connection: Connection, dialer: Dialer, location: Location) -> None:
+        self._lane, self._connection, self._dialer, self._location = lane, connection, dialer, location
 
     def __enter__(self) -> None:
         return
@@ -344,7 +345,7 @@ class _Closing:
         if kind is None and self._connection.reusable and not self._lane.stop.is_set():
             with self._lane.lock:
                 self._lane.sock = None
-            self._dialer.keep(self._url, self._connection)
+            self._dialer.keep(self._location.source, self._location.url, self._connection)
         else:
             _drop(self._lane, self._connection)
 

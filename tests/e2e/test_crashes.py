@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from agent.core.ranges import granule_for
 from agent.embedded_hub.process import HubProcess
+from agent.errors import Code, Exit
 from tests.harness import AgentProcess, clean_environment, wait_until
 
 REPO = "bartowski/Qwen_Qwen3-0.6B-GGUF"
@@ -67,7 +69,7 @@ def test_a_killed_agent_goes_on_where_it_was(
     # What a killed connection had in the kernel's buffers was sent, but never read: the Hub counts it all the same.
     in_buffers = 4_000_000
     assert sent <= size_of(hub) + CONNECTIONS * granule_for(size_of(hub)) + in_buffers
-    assert not [name for name in os.listdir(agent.store / ".locks") if name.endswith(".lock")]
+    assert not [name for name in os.listdir(agent.store / ".locks") if not name.startswith((".agent", ".spool"))]
 
 
 def fresh_path(agent: AgentProcess) -> str | None:
@@ -208,5 +210,23 @@ def test_two_agents_of_which_one_is_stopped_do_not_wait_for_ever(
 
 def test_a_second_agent_for_one_spool_is_refused(agent: AgentProcess) -> None:
     refused = agent.wantd("run")
-    assert refused.returncode == 78
-    assert "another agent serves this spool" in refused.stderr
+    assert refused.returncode == Exit.of(Code.LOCK_TIMEOUT)
+    assert f"another agent serves {agent.spool}" in refused.stderr
+    assert str(agent.pid) in refused.stderr
+
+
+def test_nobody_who_may_only_read_can_keep_the_agent_out(make_agent: Callable[..., AgentProcess]) -> None:
+    agent = make_agent()
+    (agent.store / ".locks").mkdir(parents=True)
+    held = [os.open(folder, os.O_RDONLY) for folder in (agent.spool, agent.store, agent.store / ".locks")]
+    try:
+        for fd in held:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        with agent:
+            agent.drop("qwen3", "qwen3")
+            agent.ready("qwen3")
+            [guard] = (agent.store / ".locks").glob(".spool-*.lock")
+            assert guard.stat().st_mode & 0o077 == 0
+    finally:
+        for fd in held:
+            os.close(fd)

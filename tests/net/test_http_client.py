@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import ssl
 import subprocess
@@ -187,11 +188,40 @@ async def test_the_endless_body_of_an_error_is_cut_and_the_error_kept(http: Http
     assert (await http.get(await serve(hub))).status == 404
 
 
-async def test_compression_that_was_not_asked_for_is_refused(http: Http, serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("coding", "body", "said"),
+    [
+        ("br", b"\x1f\x8b", "coding"),
+        ("gzip", b"no gzip at all", "not the gzip"),
+        ("gzip", gzip.compress(b"{}")[:-6], "without its end"),
+        ("gzip", gzip.compress(bytes(50_000_000)), "more than 100000 bytes"),
+    ],
+)
+async def test_a_compressed_answer_must_be_gzip_whole_and_within_the_limit(
+    http: Http, serve: Serve, coding: str, body: bytes, said: str
+) -> None:
     async def hub(_: web.Request) -> web.Response:
-        return web.Response(body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+        return web.Response(body=body, headers={"Content-Encoding": coding})
 
-    assert "compressed" in (await failure(http.get(await serve(hub)))).message
+    assert said in (await failure(http.get(await serve(hub)))).message
+
+
+async def test_gzip_that_a_mirror_passes_on_is_unpacked(http: Http, serve: Serve) -> None:
+    async def mirror(_: web.Request) -> web.Response:
+        return web.Response(body=gzip.compress(b'{"a": 1}'), headers={"Content-Encoding": "gzip"})
+
+    assert (await http.get(await serve(mirror))).json() == {"a": 1}
+
+
+async def test_a_document_is_posted_as_json_and_a_redirect_is_not_followed(http: Http, serve: Serve) -> None:
+    seen: list[object] = []
+
+    async def balancer(request: web.Request) -> web.Response:
+        seen.append((request.method, request.headers["Authorization"], await request.json()))
+        return web.Response(status=307, headers={"Location": "/elsewhere"})
+
+    assert (await http.post(await serve(balancer), {"state": "idle"}, AUTH)).status == 307
+    assert seen == [("POST", AUTH, {"state": "idle"})]
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
 from agent.embedded_hub.server import EmbeddedHub
 from agent.embedded_hub.standard import standard_repos
+from agent.errors import Code
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.net.client import Http
 from agent.sources.hub import HubSource
+from agent.sources.llmlb import LlmlbSource
+from agent.sources.proxy import ProxySource
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MakeSource = Callable[..., HubSource]
+MakeBalancer = Callable[..., Awaitable[EmbeddedBalancer]]
 
 
 @pytest.fixture
@@ -38,6 +43,55 @@ async def make_source() -> AsyncIterator[MakeSource]:
             return HubSource(http, budgets, endpoint, **more)
 
         yield make
+
+
+@pytest.fixture
+async def make_llmlb() -> AsyncIterator[Callable[..., LlmlbSource]]:
+    """`make_llmlb(url, key=…, hub=…)`: a source with a client and a budget of its own."""
+    async with AsyncExitStack() as stack:
+
+        def make(url: str, **more: Any) -> LlmlbSource:
+            budgets = HostBudgets()
+            http = Http(AddressRule(False, url), budgets, unreachable=Code.PROXY_UNREACHABLE)
+            stack.push_async_callback(http.close)
+            return LlmlbSource(http, budgets, url, **more)
+
+        yield make
+
+
+@pytest.fixture
+async def make_proxy() -> AsyncIterator[Callable[..., ProxySource]]:
+    """`make_proxy(url, kind=…)`: what the agent makes of a configured proxy."""
+    async with AsyncExitStack() as stack:
+
+        def make(url: str, kind: str = "auto", key: str | None = None) -> ProxySource:
+            budgets = HostBudgets()
+            http = Http(AddressRule(False, url), budgets, unreachable=Code.PROXY_UNREACHABLE)
+            stack.push_async_callback(http.close)
+            mirror = HubSource(http, budgets, url, name="mirror")
+            return ProxySource(LlmlbSource(http, budgets, url, key=key), mirror, kind)
+
+        yield make
+
+
+@pytest.fixture
+async def make_balancer() -> AsyncIterator[MakeBalancer]:
+    """`await make_balancer(model, …, generations=("v0",), key=…)`: an embedded balancer, stopped at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def make(*models: BalancedModel, **options: Any) -> EmbeddedBalancer:
+            balancer = EmbeddedBalancer(models, **options)
+            await stack.enter_async_context(balancer)
+            return balancer
+
+        yield make
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[Http]:
+    """A client that may go to loopback."""
+    async with Http(AddressRule(private_ok=True), HostBudgets()) as client:
+        yield client
 
 
 @pytest.fixture

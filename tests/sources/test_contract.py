@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
 
-from agent.core.names import RepoId, SafeName
+from agent.core.names import RepoId, SafeName, store_name
 from agent.core.remote import Location
 from agent.embedded_hub.access import TOKEN_GRANTED, TOKEN_PLAIN
+from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
 from agent.embedded_hub.faults import Faults
+from agent.embedded_hub.repo import Repo
 from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
 from agent.services.ports import Source
 from agent.sources.chain import Chain
+from tests.sources.asking import ask
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nobody listens
 
@@ -24,10 +27,43 @@ README = SafeName("README.md")
 
 Connect = Callable[..., Source]
 
+WITH_TOKEN = ["hub", "mirror", "chain of one", "chain behind a dead Hub"]
+HUB_LIKE = [*WITH_TOKEN, "proxy that is a mirror"]
+BALANCERS = [
+    "llmlb",
+    "llmlb of /v0",
+    "llmlb without hashes",
+    "proxy that is llmlb",
+    "llmlb behind a dead Hub",
+]
 
-@pytest.fixture(params=["hub", "mirror", "chain of one", "chain behind a dead Hub"])
-def connect(request: pytest.FixtureRequest, hub: EmbeddedHub, make_source: Connect) -> Connect:
+
+@pytest.fixture
+async def balancer(hub: EmbeddedHub, make_balancer: Callable[..., Awaitable[EmbeddedBalancer]]) -> EmbeddedBalancer:
+    """A balancer that has what the Hub has."""
+    return await make_balancer(*map(balanced, hub.repos.values()))
+
+
+def balanced(repo: Repo, hashes: bool = True) -> BalancedModel:
+    files = repo.commits[repo.refs["main"]]
+    digests = {name: {"digest": file.sha256} for name, file in files.items() if hashes}
+    return BalancedModel(store_name(repo.id), files, extra=digests)
+
+
+@pytest.fixture
+def connect(
+    request: pytest.FixtureRequest,
+    hub: EmbeddedHub,
+    balancer: EmbeddedBalancer,
+    make_source: Connect,
+    make_llmlb: Connect,
+    make_proxy: Connect,
+) -> Connect:
     """`connect(token)`: the implementation, with the embedded Hub's models behind it."""
+    if "/v0" in request.param:
+        balancer.options.generations = ("v0",)
+    if "without" in request.param:
+        balancer.models = {store_name(repo.id): balanced(repo, False) for repo in hub.repos.values()}
 
     def make(token: str | None = None) -> Source:
         match request.param:
@@ -35,12 +71,26 @@ def connect(request: pytest.FixtureRequest, hub: EmbeddedHub, make_source: Conne
                 return make_source(hub.endpoint, token=token)
             case "mirror":
                 return make_source(hub.endpoint, token=token, name="mirror")
+            case "proxy that is a mirror":
+                return make_proxy(hub.endpoint)
             case "chain of one":
                 return Chain([make_source(hub.endpoint, token=token)])
-            case _:
+            case "chain behind a dead Hub":
                 return Chain([make_source(DEAD), make_source(hub.endpoint, token=token, name="mirror")])
+            case "proxy that is llmlb":
+                return make_proxy(balancer.url)
+            case "llmlb behind a dead Hub":
+                return Chain([make_source(DEAD), make_llmlb(balancer.url)])
+            case _:
+                return make_llmlb(balancer.url)
 
     return make
+
+
+every_source = pytest.mark.parametrize("connect", HUB_LIKE + BALANCERS, indirect=True)
+every_hub = pytest.mark.parametrize("connect", HUB_LIKE, indirect=True)
+every_hub_with_a_token = pytest.mark.parametrize("connect", WITH_TOKEN, indirect=True)
+every_balancer = pytest.mark.parametrize("connect", BALANCERS, indirect=True)
 
 
 async def read(location: Location) -> bytes:
@@ -53,58 +103,114 @@ async def read(location: Location) -> bytes:
         return await response.read()
 
 
-async def test_a_listing_tells_every_file_with_size_and_hash(connect: Connect, hub: EmbeddedHub) -> None:
+@every_source
+async def test_a_listing_tells_every_file_and_nothing_false(connect: Connect, hub: EmbeddedHub) -> None:
+    source = connect()
+    for repo in hub.repos.values():
+        files = repo.commits[repo.refs["main"]]
+        if repo.private or repo.disabled or not repo.open_listing or not files:
+            continue
+        listing = await source.listing(ask(repo.id))
+        assert listing.repo == repo.id
+        assert listing.commit in (repo.refs["main"], "main")
+        assert {file.name for file in listing.files} == set(files)
+        for file in listing.files:
+            assert file.size in (None, files[file.name].size)
+            assert file.sha256 in (None, files[file.name].sha256)
+            assert file.git_sha1 in (None, files[file.name].git_sha1)
+
+
+@every_hub
+async def test_a_hub_tells_commit_sizes_and_hashes(connect: Connect, hub: EmbeddedHub) -> None:
+    source = connect()
     for repo in hub.repos.values():
         if repo.private or repo.disabled or not repo.open_listing:
             continue
-        listing = await connect().listing(RepoId(repo.id), "main")
+        listing = await source.listing(ask(repo.id, "main"))
         files = repo.commits[repo.refs["main"]]
         assert listing.commit == repo.refs["main"]
-        assert listing.repo == repo.id
         assert {file.name: (file.size, file.sha256 or file.git_sha1) for file in listing.files} == {
             name: (file.size, file.etag(name)) for name, file in files.items()
         }
 
 
+@every_hub
 @pytest.mark.parametrize("revision", ["main", "v1.0", "dev", "refs/pr/1"])
 async def test_a_revision_is_named_by_its_commit(connect: Connect, hub: EmbeddedHub, revision: str) -> None:
     repo = hub.repos["wantd/revisions"]
     source = connect()
-    commit = (await source.listing(RepoId(repo.id), revision)).commit
+    commit = (await source.listing(ask(repo.id, revision))).commit
     assert commit == repo.refs[revision]
-    assert (await source.listing(RepoId(repo.id), commit)).commit == commit
+    assert (await source.listing(ask(repo.id, commit))).commit == commit
 
 
+@every_source
 @pytest.mark.parametrize("listed", [True, False])
 async def test_every_location_gives_the_files_bytes(connect: Connect, hub: EmbeddedHub, listed: bool) -> None:
     for repo_id in (GGUF, RepoId("wantd/names"), RepoId("wantd/revisions")):
         repo, source = hub.repos[repo_id], connect()
         commit = repo.refs["main"]
         if listed:
-            await source.listing(repo_id, "main")
+            await source.listing(ask(repo_id, "main"))
         for name, file in repo.commits[commit].items():
-            location = await source.locate(repo_id, commit, SafeName(name))
-            assert location.size == file.size
-            assert location.etag == file.etag(name)
-            assert location.sha256 == (file.sha256 if file.is_lfs(name) else None)
+            location = await source.locate(ask(repo_id, commit), SafeName(name))
+            assert location.size in (None, file.size)
+            assert location.etag in (None, file.etag(name), file.sha256)
+            assert location.sha256 in (None, file.sha256)
             assert await read(location) == b"".join(file.chunks())
 
 
+@every_hub
+async def test_a_location_of_a_hub_announces_what_the_listing_said(connect: Connect, hub: EmbeddedHub) -> None:
+    source, repo = connect(), hub.repos[GGUF]
+    commit = repo.refs["main"]
+    for name, file in repo.commits[commit].items():
+        location = await source.locate(ask(GGUF, commit), SafeName(name))
+        assert (location.size, location.etag) == (file.size, file.etag(name))
+        assert location.sha256 == (file.sha256 if file.is_lfs(name) else None)
+
+
+@every_source
 @pytest.mark.parametrize("name", [MODEL, README])
 async def test_a_location_that_failed_is_replaced_by_one_that_works(
     connect: Connect, hub: EmbeddedHub, name: SafeName
 ) -> None:
     source = connect()
-    commit = (await source.listing(GGUF, "main")).commit
-    await source.locate(GGUF, commit, name)
+    commit = (await source.listing(ask(GGUF, "main"))).commit
+    await source.locate(ask(GGUF, commit), name)
     hub.signer.expire_all()
     failed = WantdError(Code.HUB_UNREACHABLE, "it answered 403", "try again")
-    location = await source.locate(GGUF, commit, name, failed)
-    file = hub.repos[GGUF].commits[commit][name]
-    assert (location.etag, location.size) == (file.etag(name), file.size)
+    location = await source.locate(ask(GGUF, commit), name, failed)
+    file = hub.repos[GGUF].commits[hub.repos[GGUF].refs["main"]][name]
     assert await read(location) == b"".join(file.chunks())
 
 
+@every_source
+async def test_what_is_not_there_is_a_definite_answer_unless_the_hub_may_have_it(
+    connect: Connect, request: pytest.FixtureRequest
+) -> None:
+    source = connect()
+    for asking in (
+        source.listing(ask("wantd/missing")),
+        source.locate(ask("wantd/missing", "0" * 40), README),
+        source.locate(ask(GGUF, "main"), SafeName("missing.gguf")),
+    ):
+        with pytest.raises(WantdError) as caught:
+            await asking
+        assert caught.value.retryable is ("dead" in request.node.callspec.id)
+        assert caught.value.hint
+        assert caught.value.model in ("wantd/missing", GGUF)
+
+
+@every_balancer
+async def test_a_balancer_does_not_pass_off_its_version_for_another(connect: Connect) -> None:
+    for revision in ("v1.0", "0" * 40):
+        with pytest.raises(WantdError):
+            await connect().listing(ask("wantd/revisions", revision))
+    await connect().listing(ask("wantd/revisions", "0" * 40, bound=True))  # a hash will tell
+
+
+@every_hub_with_a_token
 @pytest.mark.parametrize(
     ("repo", "revision", "token", "code"),
     [
@@ -124,7 +230,7 @@ async def test_a_definite_answer_has_its_code_and_a_hint(
     connect: Connect, request: pytest.FixtureRequest, repo: str, revision: str, token: str | None, code: Code
 ) -> None:
     with pytest.raises(WantdError) as caught:
-        await connect(token).listing(RepoId(repo), revision)
+        await connect(token).listing(ask(repo, revision))
     if "dead" in request.node.callspec.id:  # the Hub itself may know the model: nothing is settled
         assert caught.value.retryable
         assert "mirror: " in caught.value.message
@@ -134,6 +240,7 @@ async def test_a_definite_answer_has_its_code_and_a_hint(
     assert caught.value.model == repo
 
 
+@every_hub_with_a_token
 @pytest.mark.parametrize(
     ("repo", "name", "token", "code"),
     [
@@ -156,7 +263,7 @@ async def test_a_definite_answer_about_a_file_too(
     failed: WantdError | None,
 ) -> None:
     with pytest.raises(WantdError) as caught:
-        await connect(token).locate(repo, hub.repos[repo].refs["main"], SafeName(name), failed)
+        await connect(token).locate(ask(repo, hub.repos[repo].refs["main"]), SafeName(name), failed)
     if "dead" in request.node.callspec.id:
         assert caught.value.retryable
     else:
@@ -164,31 +271,38 @@ async def test_a_definite_answer_about_a_file_too(
     assert (caught.value.model, caught.value.file) == (repo, name)
 
 
+@every_hub_with_a_token
 async def test_a_token_that_was_granted_access_opens_a_gated_model(connect: Connect, hub: EmbeddedHub) -> None:
     source = connect(TOKEN_GRANTED)
-    listing = await source.listing(RepoId("wantd/gated"), "main")
+    listing = await source.listing(ask("wantd/gated", "main"))
     for file in listing.files:
-        location = await source.locate(listing.repo, listing.commit, file.name)
+        location = await source.locate(ask(listing.repo, listing.commit), file.name)
         assert len(await read(location)) == file.size
 
 
+@every_source
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-async def test_what_time_may_mend_is_retryable(connect: Connect, hub: EmbeddedHub, status: int) -> None:
+async def test_what_time_may_mend_is_retryable(
+    connect: Connect, hub: EmbeddedHub, balancer: EmbeddedBalancer, status: int
+) -> None:
     hub.faults.set("hub/*", Faults(status=status))
+    balancer.faults.set("llmlb/*", Faults(status=status))
     source = connect()
-    for asking in (source.listing(GGUF, "main"), source.locate(GGUF, "0" * 40, README)):
+    for asking in (source.listing(ask(GGUF, "main")), source.locate(ask(GGUF, "0" * 40), README)):
         with pytest.raises(WantdError) as caught:
             await asking
-        assert (caught.value.code, caught.value.retryable) == (Code.HUB_UNREACHABLE, True)
+        assert caught.value.code in (Code.HUB_UNREACHABLE, Code.PROXY_UNREACHABLE)
+        assert caught.value.retryable
 
 
-async def test_a_rate_limit_says_how_long(connect: Connect, hub: EmbeddedHub) -> None:
+@every_source
+async def test_a_rate_limit_says_how_long(connect: Connect, hub: EmbeddedHub, balancer: EmbeddedBalancer) -> None:
     hub.faults.set("hub/*", Faults(status=429, retry_after="40"))
+    balancer.faults.set("llmlb/*", Faults(status=429, retry_after="40"))
     source = connect()
-    with pytest.raises(WantdError) as caught:
-        await source.listing(GGUF, "main")
-    assert caught.value.retryable
-    assert caught.value.retry_after_s == pytest.approx(40, abs=5)
-    with pytest.raises(WantdError):
-        await source.listing(GGUF, "main")
-    assert len(hub.ledger.recent) == 1
+    for _ in range(2):
+        with pytest.raises(WantdError) as caught:
+            await source.listing(ask(GGUF, "main"))
+        assert caught.value.retryable
+        assert caught.value.retry_after_s == pytest.approx(40, abs=5)
+    assert len(hub.ledger.recent) + len(balancer.ledger.recent) == 1

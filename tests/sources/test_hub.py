@@ -17,6 +17,7 @@ from agent.embedded_hub.faults import Faults
 from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
 from agent.sources.hub import HubSource
+from tests.sources.asking import ask
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 MakeSource = Callable[..., HubSource]
@@ -37,20 +38,20 @@ async def list_of(answer: Any, serve: Serve, make_source: MakeSource) -> Any:
     async def hub(_: web.Request) -> web.Response:
         return web.json_response(answer)
 
-    return await make_source(await serve(hub)).listing(REPO, "main")
+    return await make_source(await serve(hub)).listing(ask(REPO, "main"))
 
 
 async def test_a_repository_in_another_case_is_the_same_one(hub: EmbeddedHub, make_source: MakeSource) -> None:
-    listing = await make_source(hub.endpoint).listing(RepoId("QWEN/qwen3-0.6b"), "main")
+    listing = await make_source(hub.endpoint).listing(ask("QWEN/qwen3-0.6b", "main"))
     assert listing.commit == hub.repos["Qwen/Qwen3-0.6B"].refs["main"]
 
 
 async def test_a_renamed_repository_is_found(hub: EmbeddedHub, make_source: MakeSource) -> None:
     repo = RepoId("Qwen/Qwen2.5-7B-Chat-GGUF")
     source = make_source(hub.endpoint)
-    listing = await source.listing(repo, "main")
+    listing = await source.listing(ask(repo, "main"))
     for file in listing.files:
-        assert (await source.locate(repo, listing.commit, file.name)).size == file.size
+        assert (await source.locate(ask(repo, listing.commit), file.name)).size == file.size
 
 
 @pytest.mark.parametrize("siblings", [None, [{"rfilename": "README.md"}], [{"rfilename": "m.gguf", "size": 7}]])
@@ -71,7 +72,7 @@ async def test_a_mirror_without_sizes_is_read_page_by_page(
         link = f'<{host}/api/models/{REPO}/tree/{COMMIT}?recursive=true&cursor=a%3Db>; rel="next"'
         return web.json_response(first, headers={"Link": link})
 
-    listing = await make_source(await serve(mirror) + "/hf").listing(REPO, "main")
+    listing = await make_source(await serve(mirror) + "/hf").listing(ask(REPO, "main"))
     assert [(file.name, file.size, file.sha256, file.git_sha1) for file in listing.files] == [
         ("d/x", 5, None, SHA1),
         ("m.gguf", 7, SHA256, None),
@@ -89,7 +90,7 @@ async def test_pages_without_end_end(serve: Serve, make_source: MakeSource) -> N
         return web.json_response([], headers={"Link": f"</x?cursor={asked}>; rel=next"})
 
     with pytest.raises(WantdError, match="does not end"):
-        await make_source(await serve(mirror)).listing(REPO, "main")
+        await make_source(await serve(mirror)).listing(ask(REPO, "main"))
     assert asked <= 250
 
 
@@ -149,7 +150,7 @@ async def test_a_login_page_in_between_is_called_by_its_name(serve: Serve, make_
         return web.Response(text="<!DOCTYPE html><title>Welcome to our WLAN</title>", content_type="text/html")
 
     with pytest.raises(WantdError, match="HTML page") as caught:
-        await make_source(await serve(portal)).listing(REPO, "main")
+        await make_source(await serve(portal)).listing(ask(REPO, "main"))
     assert caught.value.code is Code.HUB_PROTOCOL
 
 
@@ -158,9 +159,9 @@ async def test_another_commit_than_the_one_asked_for_is_refused(serve: Serve, ma
         return web.json_response(model())
 
     source = make_source(await serve(hub))
-    await source.listing(REPO, COMMIT)
+    await source.listing(ask(REPO, COMMIT))
     with pytest.raises(WantdError, match="asked for the commit"):
-        await source.listing(REPO, "d" * 40)
+        await source.listing(ask(REPO, "d" * 40))
 
 
 async def test_a_disabled_model_is_told_as_one(serve: Serve, make_source: MakeSource) -> None:
@@ -187,9 +188,9 @@ async def test_a_file_that_is_announced_as_another_is_refused(
         raise web.HTTPFound("http://cdn.invalid/x", headers=headers)
 
     source = make_source(await serve(hub))
-    await source.listing(REPO, "main")
+    await source.listing(ask(REPO, "main"))
     with pytest.raises(WantdError) as caught:
-        await source.locate(REPO, COMMIT, SafeName("m.gguf"))
+        await source.locate(ask(REPO, COMMIT), SafeName("m.gguf"))
     assert caught.value.code is Code.HUB_PROTOCOL
 
 
@@ -205,8 +206,8 @@ async def test_a_mirror_that_serves_plain_files_itself_is_asked_once(serve: Serv
 
     endpoint = await serve(mirror)
     source = make_source(endpoint)
-    listing = await source.listing(REPO, "main")
-    located = [await source.locate(REPO, COMMIT, file.name) for file in listing.files]
+    listing = await source.listing(ask(REPO, "main"))
+    located = [await source.locate(ask(REPO, COMMIT), file.name) for file in listing.files]
     assert heads == 1
     assert [place.url for place in located] == [f"{endpoint}/{REPO}/resolve/{COMMIT}/{n}.json" for n in range(9)]
     assert {(place.etag, place.size) for place in located} == {(SHA1, 5)}
@@ -219,7 +220,7 @@ async def test_a_mirror_without_head_is_asked_with_get(serve: Serve, make_source
         assert request.headers["Range"] == "bytes=0-0"
         return web.Response(status=206, body=b"x", headers={"Content-Range": "bytes 0-0/77"})
 
-    location = await make_source(await serve(mirror)).locate(REPO, COMMIT, SafeName("m.gguf"))
+    location = await make_source(await serve(mirror)).locate(ask(REPO, COMMIT), SafeName("m.gguf"))
     assert location.size == 77
 
 
@@ -238,10 +239,10 @@ async def test_a_mirror_that_passes_on_to_the_hub_is_followed_to_the_bytes_after
 
     cdn_url, hub_url = await serve(cdn), await serve(true_hub)
     source = make_source(await serve(mirror), token=SECRET)
-    first = await source.locate(REPO, COMMIT, SafeName("m.gguf"))
+    first = await source.locate(ask(REPO, COMMIT), SafeName("m.gguf"))
     assert (first.url, first.headers) == (f"{hub_url}/org/name", {})
     failed = WantdError(Code.HUB_UNREACHABLE, "it answered 302", "…")
-    second = await source.locate(REPO, COMMIT, SafeName("m.gguf"), failed)
+    second = await source.locate(ask(REPO, COMMIT), SafeName("m.gguf"), failed)
     assert (second.url, second.headers) == (f"{cdn_url}/bytes?Signature=s", {})
 
 
@@ -254,13 +255,13 @@ async def test_the_storages_refusal_says_nothing_about_the_model(
     repo = RepoId("wantd/revisions")
     failed = WantdError(Code.STALLED, "…", "…")
     with pytest.raises(WantdError) as caught:
-        await source.locate(repo, hub.repos[repo].refs["main"], SafeName("model-Q4_K_M.gguf"), failed)
+        await source.locate(ask(repo, hub.repos[repo].refs["main"]), SafeName("model-Q4_K_M.gguf"), failed)
     assert (caught.value.code, caught.value.retryable) == (Code.HUB_UNREACHABLE, True)
 
 
 async def test_offline_means_no_request_at_all(hub: EmbeddedHub, make_source: MakeSource) -> None:
     source = make_source(hub.endpoint, offline=True)
-    for asking in (source.listing(REPO, "main"), source.locate(REPO, COMMIT, SafeName("x"))):
+    for asking in (source.listing(ask(REPO, "main")), source.locate(ask(REPO, COMMIT), SafeName("x"))):
         with pytest.raises(WantdError, match="offline") as caught:
             await asking
         assert (caught.value.code, caught.value.retryable) == (Code.HUB_UNREACHABLE, False)
@@ -271,10 +272,10 @@ async def test_offline_means_no_request_at_all(hub: EmbeddedHub, make_source: Ma
 async def test_the_token_goes_to_the_hub_and_nowhere_else(hub: EmbeddedHub, make_source: MakeSource) -> None:
     source = make_source(hub.endpoint, token=TOKEN_GRANTED)
     repo = RepoId("wantd/gated")
-    listing = await source.listing(repo, "main")
+    listing = await source.listing(ask(repo, "main"))
     for file in listing.files:
         for failed in (None, WantdError(Code.STALLED, "…", "…")):
-            location = await source.locate(repo, listing.commit, file.name, failed)
+            location = await source.locate(ask(repo, listing.commit), file.name, failed)
             assert ("Authorization" in location.headers) is location.url.startswith(hub.endpoint)
     assert hub.ledger.seen_tokens["hub"]
     assert not hub.ledger.seen_tokens["cdn"]
@@ -285,7 +286,7 @@ async def test_a_token_that_cannot_be_one_is_said_before_it_is_sent(
     hub: EmbeddedHub, make_source: MakeSource, token: str
 ) -> None:
     with pytest.raises(WantdError) as caught:
-        await make_source(hub.endpoint, token=token).listing(REPO, "main")
+        await make_source(hub.endpoint, token=token).listing(ask(REPO, "main"))
     assert caught.value.code is Code.TOKEN_INVALID
     assert token not in str(caught.value)
     assert not hub.ledger.recent
@@ -307,9 +308,9 @@ async def test_no_error_repr_or_log_line_shows_the_token_even_when_a_server_send
         source = make_source(await serve(echo), token=SECRET)
         shown = [repr(source)]
         for asking in (
-            source.listing(REPO, "main"),
-            source.locate(REPO, COMMIT, SafeName("x")),
-            source.locate(REPO, COMMIT, SafeName("x"), WantdError(Code.STALLED, "…", "…")),
+            source.listing(ask(REPO, "main")),
+            source.locate(ask(REPO, COMMIT), SafeName("x")),
+            source.locate(ask(REPO, COMMIT), SafeName("x"), WantdError(Code.STALLED, "…", "…")),
         ):
             try:
                 shown.append(repr(await asking))
@@ -329,11 +330,11 @@ async def test_what_is_remembered_of_listings_is_bounded(serve: Serve, make_sour
 
     source = make_source(await serve(hub))
     for n in range(4):
-        await source.listing(RepoId(f"org/name{n}"), "main")
+        await source.listing(ask(f"org/name{n}", "main"))
     assert sum(len(files) for files in source._listed.values()) <= 50_000
 
 
 async def test_many_questions_at_once_are_all_answered(hub: EmbeddedHub, make_source: MakeSource) -> None:
     source = make_source(hub.endpoint)
-    listings = await asyncio.gather(*(source.listing(RepoId("wantd/split"), "main") for _ in range(50)))
+    listings = await asyncio.gather(*(source.listing(ask("wantd/split", "main")) for _ in range(50)))
     assert len({listing.commit for listing in listings}) == 1

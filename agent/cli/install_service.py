@@ -1,0 +1,163 @@
+"""`wantd install-service`: puts units, users, directories and a configuration in place, from the installed package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pwd
+import shutil
+import stat
+import sys
+
+from agent.cli.host import BACKOFF_SINCE, EXECUTABLE, USER, Host, Places, systemd_version
+from agent.config import Config, load, process_environment, shipped
+from agent.errors import ConfigError, Exit
+
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # what ProtectHome and PrivateTmp take away  # noqa: S108
+WRITABLE = ("/var/lib/wantd", "/var/spool")  # what the unit lets the agent write
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """For whom, and whether really."""
+    parser.add_argument("--user", action="store_true", help="a service of this user, not of the host")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--root", default="", metavar="DIR", help="install into the image of a host below DIR")
+
+
+def call(arguments: argparse.Namespace) -> int:
+    """Install. Returns 0."""
+    host = Host(print, arguments.dry_run, os.path.abspath(arguments.root) if arguments.root else "")
+    places = Places.of_user(process_environment()) if arguments.user else Places.of_host()
+    install(host, places, executable(), arguments.config)
+    return Exit.OK
+
+
+def install(host: Host, places: Places, program: str, config: str | None) -> None:
+    """Everything in its place; the service is neither enabled nor started. Raises ConfigError."""
+    version = systemd_version(host)
+    if not version and not host.root:
+        raise ConfigError(["there is no systemd here; run `wantd run` under the service manager that there is"])
+    if not host.root:
+        _check(host, places, program)
+    template = config or shipped(f"{places.shipped}/config.toml")
+    present = host.at(places.config)
+    in_force = load(present if os.path.isfile(present) else template, {})
+    elsewhere = _elsewhere(in_force) if places.sysusers else []
+    host.put(places.unit, _shipped(f"{places.shipped}/wantd.service").replace(EXECUTABLE, program))
+    if version >= BACKOFF_SINCE:
+        host.put(f"{places.unit}.d/backoff.conf", _shipped("systemd/backoff.conf"))
+    host.put(places.config, _read(template), keep=True)
+    if places.sysusers and places.tmpfiles:
+        _system(host, places, elsewhere)
+    else:
+        host.directory(places.spool)
+    if not host.root:
+        host.command(*places.systemctl, "daemon-reload")
+    control = " ".join(places.systemctl)
+    host.say(f"\nstart it, now and at each boot:  {control} enable --now wantd")
+    if places.sysusers:
+        host.say("let somebody drop wants:         usermod -aG wantd-producers NAME")
+    else:
+        host.say("run it while you are logged out:  loginctl enable-linger")
+
+
+def _system(host: Host, places: Places, elsewhere: list[str]) -> None:
+    root = [f"--root={host.root}"] if host.root else []
+    for path, name, command in (
+        (places.sysusers or "", "sysusers", ("systemd-sysusers",)),
+        (places.tmpfiles or "", "tmpfiles", ("systemd-tmpfiles", "--create")),
+    ):
+        host.put(path, _shipped(f"systemd/{name}.conf"))
+        host.command(*command, *root, "wantd.conf")
+    paths = f"{places.unit}.d/paths.conf"
+    if elsewhere:
+        host.put(paths, _paths_unit(elsewhere))
+        for path in elsewhere:
+            _own_directory(host, path)
+    elif os.path.exists(host.at(paths)):
+        host.remove(paths)
+
+
+def _elsewhere(config: Config) -> list[str]:
+    """Directories of the configuration that lie where the unit would not let the agent write. Raises ConfigError."""
+    found = [path for path in (config.store.dir, config.spool.dir) if not _is_below(path, WRITABLE)]
+    if hidden := [path for path in found if _is_below(path, HIDDEN)]:
+        places = ", ".join(HIDDEN)
+        raise ConfigError([f"{path}: the service cannot see what is in {places}; choose another" for path in hidden])
+    return found
+
+
+def _is_below(path: str, places: tuple[str, ...]) -> bool:
+    return any(f"{path}/".startswith(f"{place}/") for place in places)
+
+
+def _paths_unit(paths: list[str]) -> str:
+    quoted = " ".join('"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"' for path in paths)
+    why = "# Spool or store lie elsewhere by the configuration; written by `wantd install-service`.\n"
+    return f"{why}\n[Unit]\nRequiresMountsFor={quoted}\n\n[Service]\nReadWritePaths={quoted}\n"
+
+
+def _own_directory(host: Host, path: str) -> None:
+    """A new directory belongs to the agent; one that is there stays as it is, and is only talked about."""
+    new = not os.path.isdir(host.at(path))
+    host.directory(path)
+    try:
+        uid = pwd.getpwnam(USER).pw_uid
+    except KeyError:
+        return  # not made yet, in a dry run; or in the image only
+    if new and not host.dry_run and not host.root:
+        shutil.chown(path, USER, USER)
+    elif not new and os.stat(host.at(path)).st_uid != uid:
+        host.say(f"look       {path} does not belong to {USER}: it must be able to write there")
+
+
+def executable() -> str:
+    """The installed program that belongs to this interpreter."""
+    beside = os.path.join(sys.prefix, "bin", "wantd")
+    found = beside if os.path.isfile(beside) else shutil.which("wantd")
+    if not found:
+        raise ConfigError([f"no program `wantd` belongs to {sys.executable}: install the package with pip first"])
+    return os.path.abspath(found)
+
+
+def _check(host: Host, places: Places, program: str) -> None:
+    """The host's service must be able to see and run the program."""
+    mend = "install it where the service can see it: python3 -m venv /opt/wantd && /opt/wantd/bin/pip install wantd"
+    if any(character.isspace() or character in "%\"'\\$" for character in program):
+        raise ConfigError([f"{program!r}: a unit cannot name such a path; {mend}"])
+    if places.sysusers is None:
+        return
+    problems = []
+    for what, path in (("the program", program), ("its Python", os.path.realpath(sys.executable))):
+        if place := next((place for place in HIDDEN if path.startswith(f"{place}/")), None):
+            problems.append(f"{what}, {path}, lies in {place}, which services do not see; {mend}")
+        elif closed := _closed(path):
+            problems.append(f"{what}, {path}, cannot be reached by other users because of {closed}; {mend}")
+    if problems and host.dry_run:
+        for problem in problems:
+            host.say(f"problem    {problem}")
+    elif problems:
+        raise ConfigError(problems)
+
+
+def _closed(path: str) -> str | None:
+    """The first part of a path that not everybody may pass, or None."""
+    while True:
+        mode = os.stat(path).st_mode
+        if not mode & (stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH):
+            return path
+        if path == "/":
+            return None
+        path = os.path.dirname(path)
+
+
+def _shipped(name: str) -> str:
+    return _read(shipped(name))
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}; the package is not installed whole"]) from None

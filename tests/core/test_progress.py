@@ -1,0 +1,302 @@
+"""What a reader finds in a `.progress` file: every field of SPEC section 3, and nothing that runs backwards."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.job import State
+from agent.core.progress import (
+    FILES_SHOWN,
+    AgentInfo,
+    FileProgress,
+    ModelProgress,
+    WantInfo,
+    render,
+    timestamp,
+    want_fraction,
+    want_state,
+)
+from agent.errors import Code, WantdError
+
+NOW = datetime(2026, 11, 22, 7, 4, 11, 120_900, tzinfo=UTC)
+AGENT = AgentInfo(4711, "gpu-7", "0.1.0")
+SHA = "ab" * 32
+ERROR = WantdError(Code.STALLED, "no byte for 30 s", "nothing to do", model="qwen3", file="m.gguf")
+
+
+def want(**changed: Any) -> WantInfo:
+    fields: dict[str, Any] = {
+        "name": "qwen3.want",
+        "attempt": 1,
+        "created_at": NOW,
+        "started_at": NOW,
+        "finished_at": None,
+        "labels": {},
+    }
+    return WantInfo(**{**fields, **changed})
+
+
+def shown(*models: ModelProgress, info: WantInfo | None = None, **more: Any) -> dict[str, Any]:
+    data, _ = render(info or want(), [(f"m{at}", model) for at, model in enumerate(models)], AGENT, NOW, **more)
+    assert data.endswith(b"}\n")
+    value: dict[str, Any] = json.loads(data)
+    return value
+
+
+def model(*states: State, **fields: Any) -> ModelProgress:
+    """A model that went through these states, with any fields set."""
+    made = ModelProgress(**fields)
+    for state in states:
+        made.go(state)
+    return made
+
+
+def downloading(done: int, total: int | None, **fields: Any) -> ModelProgress:
+    made = model(State.RESOLVING, State.DOWNLOADING, **fields)
+    file = FileProgress("m.gguf", total, SHA)
+    made.begin([file], total)
+    made.update(file, done, State.DOWNLOADING, 1.0)
+    return made
+
+
+def test_every_field_of_the_contract_is_there() -> None:
+    moving = downloading(204, 484, repo="org/name", revision="main", commit="c" * 40, source="hub")
+    moving.rate = 100.0
+    value = shown(moving, info=want(labels={"team": "search"}))
+    assert value == {
+        "schema": 1,
+        "want": "qwen3.want",
+        "state": "downloading",
+        "progress": 0.4215,
+        "bytes_done": 204,
+        "bytes_total": 484,
+        "rate_bytes_per_s": 100,
+        "eta_s": 2.8,
+        "models": [
+            {
+                "model": "m0",
+                "repo": "org/name",
+                "revision": "main",
+                "commit": "c" * 40,
+                "state": "downloading",
+                "source": "hub",
+                "source_why": None,
+                "verified": None,
+                "path": None,
+                "bytes_done": 204,
+                "bytes_total": 484,
+                "waiting": None,
+                "error": None,
+                "files": [
+                    {
+                        "name": "m.gguf",
+                        "size": 484,
+                        "bytes_done": 204,
+                        "sha256": SHA,
+                        "state": "downloading",
+                        "source": None,
+                    },
+                ],
+            }
+        ],
+        "waiting": None,
+        "error": None,
+        "attempt": 1,
+        "labels": {"team": "search"},
+        "created_at": "2026-11-22T07:04:11.120Z",
+        "updated_at": "2026-11-22T07:04:11.120Z",
+        "started_at": "2026-11-22T07:04:11.120Z",
+        "finished_at": None,
+        "agent": {"pid": 4711, "host": "gpu-7", "version": "0.1.0"},
+    }
+
+
+def test_ready_says_where_and_is_the_only_one_at_one() -> None:
+    ready = model(State.READY, path="/store/qwen3/m.gguf", source="store")
+    ready.show_published([("m.gguf", 484, SHA)], 484)
+    value = shown(ready, info=want(finished_at=NOW))
+    assert (value["state"], value["progress"], value["eta_s"]) == ("ready", 1.0, None)
+    assert value["models"][0]["path"] == "/store/qwen3/m.gguf"
+    assert value["models"][0]["files"][0]["state"] == "ready"
+    assert value["finished_at"] == "2026-11-22T07:04:11.120Z"
+
+
+def test_the_last_byte_is_not_the_end() -> None:
+    assert shown(downloading(484, 484))["progress"] == 0.9999
+    almost = [model(State.READY, bytes_total=10**12), downloading(7, 7)]
+    assert shown(*almost)["progress"] < 1
+    assert want_fraction([model(State.READY), model(State.READY)]) == 1.0
+
+
+def test_a_want_that_was_just_seen_is_queued() -> None:
+    value = shown()
+    assert (value["state"], value["progress"], value["bytes_total"], value["models"]) == ("queued", 0.0, None, [])
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        {"for": "lock", "holder": {"pid": 1, "host": "a", "since": "2026-11-22T07:04:11.120Z", "progress": 0.5}},
+        {"for": "slot"},
+        {"for": "retry", "until": "2026-11-22T07:04:11.120Z", "because": ERROR.to_json()},
+        {"for": "rate_limit", "until": "2026-11-22T07:04:11.120Z"},
+        {"for": "disk", "need_bytes": 7, "free_bytes": 5},
+    ],
+    ids=lambda waiting: str(waiting["for"]),
+)
+def test_a_wait_says_what_for_as_long_as_it_lasts(waiting: dict[str, Any]) -> None:
+    made = model(State.RESOLVING)
+    made.go(State.WAITING, waiting=waiting)
+    value = shown(made)
+    assert value["state"] == "waiting"
+    assert value["waiting"] == value["models"][0]["waiting"] == waiting
+    made.go(State.DOWNLOADING)
+    value = shown(made)
+    assert value["waiting"] is None and value["models"][0]["waiting"] is None
+
+
+def test_a_want_may_wait_for_its_time_itself() -> None:
+    waiting = {"for": "not_before", "until": "2026-12-01T02:00:00.000Z"}
+    value = shown(waiting=waiting)
+    assert (value["state"], value["waiting"]) == ("waiting", waiting)
+
+
+def test_a_wait_of_one_model_does_not_hide_that_another_moves() -> None:
+    waiting = model(State.RESOLVING)
+    waiting.go(State.WAITING, waiting={"for": "slot"})
+    value = shown(waiting, downloading(1, 2))
+    assert (value["state"], value["waiting"]) == ("downloading", None)
+    assert value["models"][0]["waiting"] == {"for": "slot"}
+
+
+def test_an_error_says_code_message_hint_and_where() -> None:
+    failed = model(State.RESOLVING)
+    failed.go(State.FAILED, error=ERROR)
+    value = shown(failed)
+    expected = {
+        "code": "stalled",
+        "message": "no byte for 30 s",
+        "hint": "nothing to do",
+        "retryable": True,
+        "model": "qwen3",
+        "file": "m.gguf",
+    }
+    assert (value["state"], value["error"], value["models"][0]["error"]) == ("failed", expected, expected)
+    unread = shown(error=WantdError(Code.WANT_INVALID, "bad", "mend it"))
+    assert (unread["state"], unread["error"]["code"]) == ("failed", "want_invalid")
+
+
+def test_one_models_error_is_told_while_others_go_on() -> None:
+    failed = model(State.RESOLVING)
+    failed.go(State.FAILED, error=ERROR)
+    value = shown(failed, downloading(1, 2))
+    assert value["state"] == "downloading" and value["error"]["code"] == "stalled"
+
+
+def test_a_long_list_is_cut_to_what_moves() -> None:
+    made = model(State.RESOLVING, State.DOWNLOADING)
+    files = [FileProgress(f"f{n}", 10) for n in range(1000)]
+    made.begin(files, 10_000)
+    for file in files[:300]:
+        made.update(file, 10, State.READY, 1.0)
+    for file in files[300:303]:
+        made.update(file, 5, State.DOWNLOADING, 1.0)
+    made.update(files[303], 10, State.VERIFYING, 1.0)
+    entry = shown(made)["models"][0]
+    assert [file["name"] for file in entry["files"]] == ["f300", "f301", "f302", "f303"]
+    assert (entry["files_total"], entry["files_done"]) == (1000, 300)
+    assert entry["bytes_done"] == 3025
+    for file in files[304:]:
+        made.update(file, 1, State.DOWNLOADING, 1.0)
+    assert len(shown(made)["models"][0]["files"]) == FILES_SHOWN
+
+
+def test_a_list_of_two_hundred_is_shown_whole() -> None:
+    made = model(State.RESOLVING, State.DOWNLOADING)
+    made.begin([FileProgress(f"f{n}", 1) for n in range(FILES_SHOWN)], FILES_SHOWN)
+    entry = shown(made)["models"][0]
+    assert len(entry["files"]) == FILES_SHOWN and "files_total" not in entry
+
+
+def test_unknown_sizes_show_no_total_and_no_eta() -> None:
+    value = shown(downloading(5, None, rate=3.0))
+    assert (value["bytes_done"], value["bytes_total"], value["eta_s"]) == (5, None, None)
+
+
+def test_many_models_count_by_their_bytes_where_all_are_known() -> None:
+    assert want_fraction([downloading(50, 100), downloading(0, 300)]) == 0.125
+    assert want_fraction([downloading(50, 100), model()]) == 0.25
+    assert want_state([model(State.READY), model()], None) is State.QUEUED
+    assert want_state([model(State.READY)], ERROR) is State.FAILED
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-50, 100)), max_size=40))
+def test_progress_never_runs_backwards_within_an_attempt(steps: list[tuple[int, int]]) -> None:
+    made = model(State.RESOLVING, State.DOWNLOADING)
+    files = [FileProgress(f"f{n}", 100) for n in range(3)]
+    made.begin(files, 300)
+    least, now = 0.0, 1.0
+    for which, step in steps:  # a negative step is bad ranges that were dropped
+        now += 0.05
+        file = files[which]
+        made.update(file, min(max(file.bytes_done + step, 0), 100), State.DOWNLOADING, now)
+        data, fraction = render(want(), [("m", made)], AGENT, NOW, least=least)
+        value = json.loads(data)
+        assert least <= fraction <= 0.9999
+        assert value["progress"] == round(fraction, 4)
+        assert value["bytes_done"] == sum(file.bytes_done for file in files)
+        assert value["rate_bytes_per_s"] >= 0
+        assert value["eta_s"] is None or value["eta_s"] >= 0
+        least = fraction
+
+
+def test_the_rate_is_of_the_last_seconds_and_ends_with_the_download() -> None:
+    made = model(State.RESOLVING, State.DOWNLOADING)
+    file = FileProgress("f", 10_000)
+    made.begin([file], 10_000)
+    for second in range(11):
+        made.update(file, second * 100, State.DOWNLOADING, float(second))
+    assert made.rate == 100.0
+    for second in range(11, 20):
+        made.update(file, 1000 + (second - 10) * 500, State.DOWNLOADING, float(second))
+    assert made.rate == 500.0
+    made.go(State.VERIFYING)
+    assert made.rate == 0.0
+    assert shown(made)["eta_s"] is None
+
+
+def test_verification_is_told_from_downloading_by_the_files() -> None:
+    made = model(State.RESOLVING, State.DOWNLOADING)
+    one, two = FileProgress("a", 1), FileProgress("b", 1)
+    made.begin([one, two], 2)
+    made.update(one, 1, State.READY, 1.0)
+    assert not made.only_verifying
+    made.update(two, 1, State.VERIFYING, 1.0)
+    assert made.only_verifying
+    made.update(two, 1, State.READY, 1.0)
+    assert (made.only_verifying, made.files_done) == (False, 2)
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05.000Z"),
+        (datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=timezone(timedelta(hours=9))), "2026-01-01T18:04:05.999Z"),
+        (None, None),
+    ],
+)
+def test_times_are_utc_with_milliseconds(time: datetime | None, text: str | None) -> None:
+    assert timestamp(time) == text
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.want", "\ud800.want", "a\nb.want", "日本語.want", '"\\.want'])
+def test_any_file_name_can_be_answered(name: str) -> None:
+    data, _ = render(want(name=name), [(name, model())], AGENT, NOW)
+    value = json.loads(data)
+    assert value["want"] == value["models"][0]["model"] == name.encode(errors="replace").decode()

@@ -1,0 +1,86 @@
+"""What crashes leave behind is taken away, and never from under somebody who is at it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from agent.core.names import StoreName
+from agent.store.layout import Layout
+from agent.store.locks import Locks
+from agent.store.sweep import leftovers, remove, remove_stages
+from tests.store.builders import Model, put
+
+KEY = "ab" * 32
+
+
+@pytest.fixture
+def locks() -> Locks:
+    return Locks()
+
+
+def partial(layout: Layout, key: str, changed: float) -> None:
+    for path, time in ((layout.part(key), changed), (layout.journal(key), changed - 50)):
+        put(path, b"bytes")
+        os.utime(path, (time, time))
+
+
+def test_a_partial_and_its_journal_are_one_leftover_as_young_as_the_younger(layout: Layout) -> None:
+    partial(layout, KEY, 1000.0)
+    partial(layout, "cd" * 20, 2000.0)
+    os.mkdir(f"{layout.partial}/stage-qwen3~1")
+    os.symlink("/etc/passwd", f"{layout.partial}/link.part")
+    found = {left.key: left for left in leftovers(layout)}
+    assert found.keys() == {KEY, "cd" * 20}
+    assert found[KEY].changed_at == 1000.0
+    assert sorted(found[KEY].paths) == [layout.journal(KEY), layout.part(KEY)]
+
+
+def test_a_store_without_partials_has_no_leftovers(layout: Layout, locks: Locks) -> None:
+    assert leftovers(layout) == []
+    os.rmdir(layout.partial)
+    assert leftovers(layout) == []
+    remove_stages(layout, locks)
+
+
+def test_a_leftover_is_removed_with_all_its_files(layout: Layout, locks: Locks) -> None:
+    partial(layout, KEY, 1000.0)
+    partial(layout, "other", 1000.0)
+    (left,) = (left for left in leftovers(layout) if left.key == KEY)
+    os.unlink(layout.journal(KEY))
+    assert remove(left, layout, locks)
+    assert sorted(os.listdir(layout.partial)) == ["other.json", "other.part"]
+    assert os.listdir(layout.locks) == []
+
+
+def test_a_partial_that_somebody_is_at_stays(layout: Layout, locks: Locks) -> None:
+    partial(layout, KEY, 1000.0)
+    (left,) = leftovers(layout)
+    lock = Locks().try_acquire(layout.file_lock(KEY))
+    assert lock is not None
+    assert not remove(left, layout, locks)
+    assert len(os.listdir(layout.partial)) == 2
+    lock.release()
+    assert remove(left, layout, locks)
+
+
+def test_a_lock_that_cannot_be_had_removes_nothing(layout: Layout, locks: Locks) -> None:
+    partial(layout, KEY, 1000.0)
+    os.mkdir(layout.file_lock(KEY))
+    (left,) = leftovers(layout)
+    assert not remove(left, layout, locks)
+    assert len(os.listdir(layout.partial)) == 2
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen/qwen2.5", "a~b", "x/" * 120 + "y"])
+def test_a_stage_goes_when_nobody_holds_its_models_lock(name: str, layout: Layout, locks: Locks) -> None:
+    stage = Model(name).stage(layout)
+    lock = Locks().try_acquire(layout.model_lock(StoreName(name)))
+    assert lock is not None
+    remove_stages(layout, locks)
+    assert os.path.isdir(stage.path)
+    lock.release()
+    remove_stages(layout, locks)
+    assert not os.path.exists(stage.path)
+    assert len(leftovers(layout)) == 2, "the files are partials still"

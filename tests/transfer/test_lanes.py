@@ -1,0 +1,96 @@
+"""Who gets the next free lane: the first in priority, the others in turn, and nobody never."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+from agent.core.remote import FetchRequest, Location
+from agent.transfer.download import Shape
+from agent.transfer.lanes import AGE_S, Lanes
+from tests.transfer.helpers import MIB, Make, content, sha256
+from tests.transfer.server import Manner
+
+
+class Part:
+    """As much of a piece as lanes see."""
+
+    def __init__(self, work: Work) -> None:
+        self.download = work
+        self.shape = Shape.SMALL
+        self.received = 0
+        self.stopped = False
+
+
+class Work:
+    """As much of a download as lanes see, with work for ever."""
+
+    def __init__(self, priority: int) -> None:
+        self.request = SimpleNamespace(priority=priority, label=str(priority))
+
+    def take(self, lanes: int, rate: float | None) -> Any:
+        return Part(self)
+
+    def settle(self, piece: Any, failure: Any) -> None:
+        assert failure is None
+
+
+def served(works: list[Work], seconds: int) -> list[Work]:
+    """What one lane serves, one piece a second, on a clock that it moves itself."""
+    order: list[Work] = []
+    now = 1000.0
+    over = threading.Event()
+
+    def bring(lane: Any, piece: Any) -> None:
+        nonlocal now
+        now += 1.0
+        order.append(piece.download)
+        if len(order) == 1:
+            for work in works[1:]:
+                lanes.offer(work)  # type: ignore[arg-type]
+        if len(order) >= seconds:
+            over.set()
+            lane.stop.wait()
+
+    lanes = Lanes(SimpleNamespace(bring=bring), 1, lambda: now)  # type: ignore[arg-type]
+    lanes.offer(works[0])  # type: ignore[arg-type]
+    assert over.wait(20)
+    for work in works:
+        lanes.stop(work)  # type: ignore[arg-type]
+    lanes.close(5)
+    return order
+
+
+def test_lower_numbers_go_first_and_higher_ones_do_not_starve() -> None:
+    order = [work.request.priority for work in served([Work(9), Work(0)], 200)]
+    assert order.count(0) > 3 * order.count(9)
+    nines = [index for index, priority in enumerate(order) if priority == 9]
+    assert max(b - a for a, b in itertools.pairwise(nines)) <= 9 * AGE_S + 2
+
+
+def test_equals_take_turns() -> None:
+    works = [Work(5), Work(5), Work(5)]
+    order = served(works, 60)
+    assert all(19 <= order.count(work) <= 21 for work in works)
+
+
+async def test_an_urgent_file_overtakes_one_that_is_on_its_way(bench: Make) -> None:
+    one = bench(content(12 * MIB), connections=1)
+    one.server.files["/urgent"] = urgent = content(2 * MIB, seed=3)
+    one.server.manner = lambda _: Manner(rate=8 * MIB)
+    slow = asyncio.ensure_future(one.fetch(priority=9))
+    while not one.told:
+        await asyncio.sleep(0.01)
+    part = str(one.directory / "urgent")
+
+    async def locate(_: object) -> Location:
+        return one.place("/urgent")
+
+    request = FetchRequest("urgent", part, f"{part}.json", len(urgent), sha256(urgent), priority=0)
+    await one.engine.fetch(request, locate, lambda *_: None)
+    assert not slow.done()
+    await slow
+    assert one.holds()

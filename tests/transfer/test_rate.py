@@ -1,0 +1,101 @@
+"""The cap on the rate and the search for the number of connections, on a clock of their own."""
+
+from __future__ import annotations
+
+from agent.transfer.rate import CONNECTIONS_FIRST, HOLD_S, QUANTUM_MAX, QUANTUM_MIN, WINDOW_S, Bucket, Tuner
+
+MIB = 1024 * 1024
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_without_a_cap_nothing_waits() -> None:
+    assert Bucket(0, Clock()).grant() == (0, 0.0)
+
+
+def test_grants_come_in_order_and_add_up_to_the_cap() -> None:
+    bucket = Bucket(MIB, Clock())
+    granted = waited = 0.0
+    while waited < 10:
+        size, wait = bucket.grant()
+        assert wait >= waited
+        granted, waited = granted + size, wait
+    assert abs(granted - 10 * MIB) < QUANTUM_MAX
+
+
+def test_time_that_nobody_used_is_not_saved_up() -> None:
+    clock = Clock()
+    bucket = Bucket(MIB, clock)
+    clock.now = 100.0
+    assert bucket.grant()[1] == 0.0
+    assert bucket.grant()[1] > 0.0
+
+
+def test_a_small_cap_is_granted_in_small_steps() -> None:
+    assert Bucket(10, Clock()).grant()[0] == QUANTUM_MIN
+
+
+def test_a_higher_cap_takes_effect_at_once() -> None:
+    bucket = Bucket(1000, Clock())
+    for _ in range(20):
+        bucket.grant()
+    bucket.reconfigure(100 * MIB)
+    assert bucket.grant()[1] < 0.1
+
+
+def run(tuner: Tuner, seconds: float, rate_of: float, most: float, start: float = 0.0, received: int = 0) -> int:
+    """Let time pass where each connection brings `rate_of` bytes per second, and all together at most `most`."""
+    now = start
+    while now < start + seconds:
+        now += WINDOW_S
+        received += int(min(tuner.target * rate_of, most) * WINDOW_S)
+        tuner.update(now, received, True)
+    return received
+
+
+def test_connections_that_are_each_slow_are_doubled_up_to_the_limit() -> None:
+    tuner = Tuner(16)
+    run(tuner, 3.0, 40e6, 1e12)
+    assert tuner.target == 16
+
+
+def test_connections_that_bring_nothing_more_are_given_up_again() -> None:
+    tuner = Tuner(64)
+    run(tuner, HOLD_S / 2, 40e6, 300e6)
+    assert tuner.target == 8
+
+
+def test_a_host_that_one_connection_saturates_keeps_the_first_few() -> None:
+    tuner = Tuner(16)
+    run(tuner, HOLD_S / 2, 1e9, 1e9)
+    assert tuner.target == CONNECTIONS_FIRST
+
+
+def test_after_a_while_it_tries_again() -> None:
+    tuner = Tuner(16)
+    received = run(tuner, HOLD_S, 1e9, 1e9)
+    run(tuner, HOLD_S, 1e9, 1e12, start=HOLD_S, received=received)
+    assert tuner.target == 16
+
+
+def test_lanes_that_are_not_all_in_use_say_nothing() -> None:
+    tuner = Tuner(16)
+    for tick in range(100):
+        tuner.update(tick * WINDOW_S, tick * MIB, False)
+    assert tuner.target == CONNECTIONS_FIRST
+
+
+def test_a_new_limit_holds_at_once() -> None:
+    tuner = Tuner(16)
+    run(tuner, 3.0, 40e6, 1e12)
+    tuner.reconfigure(2)
+    assert tuner.target == 2
+    tuner.reconfigure(16)
+    run(tuner, HOLD_S, 40e6, 1e12, start=100.0)
+    assert tuner.target == 16
