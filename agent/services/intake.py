@@ -32,7 +32,7 @@ from agent.spool.scan import Found, scan
 from agent.spool.watcher import NEW_DIRECTORY_S, Bell, Watcher
 from agent.store.layout import Layout, Published
 
-SCAN_SHARE = 0.5  # a scan of 50,000 wants takes 0.7 s: in a flood at most a third of the time goes into scans
+SCAN_REST = 2.0  # times a scan's own duration until the next: in a flood at most a third of the time goes into them
 BATCH = 100  # wants looked at between two looks at the bell: 10 to 20 ms
 # A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
 STORE_LOOK_S = 1.0
@@ -112,7 +112,7 @@ class Intake:
         self._later: dict[str, float] = {}  # wants with a writer, and the monotonic time to look again
         self._scan_at: float | None = 0.0
         self._scanning: asyncio.Task[None] | None = None
-        self._everything = False  # the bell rang for all while a scan was under way
+        self._twice = False  # the scan that is due was asked for by the bell
         self._rest_until = 0.0
         self._looked: dict[Target, tuple[float, Published]] = {}
         self._jobs: dict[Ticket, list[Job]] = {}
@@ -120,28 +120,37 @@ class Intake:
 
     async def serve(self) -> None:
         """Run until cancelled."""
-        while True:
-            hints = await self._bell.wait(self._pause())
-            now = time.monotonic()
-            if hints.everything:
-                self._scan_at = now
-            if self._scan_at is not None and now >= self._scan_at and self._scanning is None and now >= self._rest_until:
-                # Once more a little later: files of a new directory may have come before the watch on it did.
-                again = NEW_DIRECTORY_S if self._everything or hints.everything else None
-                self._everything = False
-                pause = self._poll_interval_s if self._watcher.polling else again
-                self._scan_at = None if pause is None else now + pause
-                self._scanning = asyncio.create_task(self._scan(), name="scan of the spool")
-            elif hints.everything:
-                self._everything = True
-            for path, closed in hints.paths.items():
-                self._queue.put(path, closed)
-            for path in [path for path, due in self._later.items() if due <= now]:
-                del self._later[path]
-                self._queue.put(path, False)
-            if self._queue:
-                await self._reporter.room()
-                await self._look(self._queue.take(BATCH))
+        try:
+            while True:
+                hints = await self._bell.wait(self._pause())
+                await self._scan_if_due(hints.everything)
+                for path, closed in hints.paths.items():
+                    self._queue.put(path, closed)
+                now = time.monotonic()
+                for path in [path for path, due in self._later.items() if due <= now]:
+                    del self._later[path]
+                    self._queue.put(path, False)
+                if self._queue:
+                    await self._reporter.room()
+                    await self._look(self._queue.take(BATCH))
+        finally:
+            if self._scanning:
+                self._scanning.cancel()
+
+    async def _scan_if_due(self, everything: bool) -> None:
+        """Scans run beside the work on what is known already: one of 50,000 wants takes a second."""
+        now = time.monotonic()
+        if everything:
+            self._scan_at, self._twice = now, True
+        if self._scanning and self._scanning.done():
+            await self._scanning
+            self._scanning = None
+        if self._scanning or self._scan_at is None or now < max(self._scan_at, self._rest_until):
+            return
+        # Once more a little later: files of a new directory may have come before the watch on it did.
+        pause = NEW_DIRECTORY_S if self._twice else self._poll_interval_s if self._watcher.polling else None
+        self._scan_at, self._twice = None if pause is None else now + pause, False
+        self._scanning = asyncio.create_task(self._scan(), name="scan of the spool")
 
     def _pause(self) -> float | None:
         if self._queue:
@@ -168,26 +177,22 @@ class Intake:
                 await self._begin(ticket)
 
     async def _scan(self) -> None:
-        """One look at everything, beside the work on what is known already; what it finds joins the queue."""
+        """One look at everything; what it finds joins the queue."""
         began = time.monotonic()
-        try:
-            if not self._watcher.polling:
-                await asyncio.to_thread(self._watcher.ensure)  # the directory may be another one since the last look
-            known = dict(self.tickets)
-            found: Found = await asyncio.to_thread(scan, self._root, known, self._reporter.unwritable)
-            for path in found.changed:
-                if path not in self._later:
-                    self._queue.put(path, False)
-            for path in found.removed:  # looked at once more: it may have come back meanwhile
+        if not self._watcher.polling:
+            await asyncio.to_thread(self._watcher.ensure)  # the directory may be another one since the last look
+        found: Found = await asyncio.to_thread(scan, self._root, dict(self.tickets), self._reporter.unwritable)
+        for path in found.changed:
+            if path not in self._later:
                 self._queue.put(path, False)
-            for path in found.unanswered:
-                if ticket := self.tickets.get(path):
-                    self._reporter.changed(ticket)
-        finally:
-            now = time.monotonic()
-            self._rest_until = now + (now - began) / SCAN_SHARE
-            self._scanning = None
-            self._bell.wake()
+        for path in found.removed:  # looked at once more: it may have come back meanwhile
+            self._queue.put(path, False)
+        for path in found.unanswered:
+            if ticket := self.tickets.get(path):
+                self._reporter.changed(ticket)
+        now = time.monotonic()
+        self._rest_until = now + (now - began) * SCAN_REST
+        self._bell.wake()
 
     async def _look(self, paths: list[tuple[str, bool]]) -> None:
         seen = await asyncio.to_thread(lambda: [_look_at(path, closed) for path, closed in paths])

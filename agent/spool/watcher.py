@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
     from watchdog.observers.api import BaseObserver
 
-# More paths of one directory than this are found faster by one scan than one by one. Each directory has its own number, so
-# that a flood in one does not drown the hint about a want in another.
+# More paths of one directory than this are found faster by one scan than one by one. Each directory has a number of its
+# own: a flood in one does not drown the hint about a want in another.
 HINTS_MAX = 1000
 HINTS_TOTAL = 50 * HINTS_MAX  # some 10 MB
 # A new directory is scanned again after this: its files may have come before the kernel's watch on it did.

@@ -190,9 +190,14 @@ class Fetch:
         if failure.kind is not Kind.RELOCATE or self._attempt > 1:
             await asyncio.sleep(delay)
         keep = failure.kind is Kind.RATE or (failure.kind is Kind.PASSING and self._attempt == 1)
+        blind = not self._hash_known and download.grid is not None  # nothing could tell that two versions were mixed
+        keep = keep and not (blind and (same is None or same.etag is None))
         location = same if keep and same is not None else await self._place(error)
-        if not self._hash_known and download.grid is not None and not _same_version(same, location):
-            await self._restart()  # nothing could tell later that the file was put together from two
+        if blind and not _same_version(same, location):
+            self._restarts += 1
+            if self._restarts > RESTARTS:
+                raise error
+            await self._restart()
         self._go(location)
 
     async def _restart_changed(self, error: WantdError) -> None:
