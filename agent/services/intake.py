@@ -28,11 +28,13 @@ from agent.services.housekeeping import Housekeeping
 from agent.services.jobs import Job
 from agent.services.reporter import Reporter, Ticket
 from agent.spool.files import QUIET_S, Stamp, StillWrittenError, read_want
-from agent.spool.scan import Found, scan
+from agent.spool.scan import Found, glance, scan
 from agent.spool.watcher import NEW_DIRECTORY_S, Bell, Watcher
 from agent.store.layout import Layout, Published
 
 SCAN_REST = 2.0  # times a scan's own duration until the next: in a flood at most a third of the time goes into them
+GLANCE_S = 0.5  # a want in a quiet directory is to be served within 2 s whatever goes on in the others
+GLANCE_MOST = 200  # wants of each directory
 BATCH = 100  # wants looked at between two looks at the bell: 10 to 20 ms
 # A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
 STORE_LOOK_S = 1.0
@@ -114,6 +116,7 @@ class Intake:
         self._scanning: asyncio.Task[None] | None = None
         self._twice = False  # the scan that is due was asked for by the bell
         self._rest_until = 0.0
+        self._glance_at = 0.0
         self._looked: dict[Target, tuple[float, Published]] = {}
         self._jobs: dict[Ticket, list[Job]] = {}
         self.tickets: dict[str, Ticket] = {}
@@ -131,6 +134,7 @@ class Intake:
                     del self._later[path]
                     self._queue.put(path, False)
                 if self._queue:
+                    await self._glance_if_due()
                     await self._reporter.room()
                     await self._look(self._queue.take(BATCH))
         finally:
@@ -151,6 +155,15 @@ class Intake:
         pause = NEW_DIRECTORY_S if self._twice else self._poll_interval_s if self._watcher.polling else None
         self._scan_at, self._twice = None if pause is None else now + pause, False
         self._scanning = asyncio.create_task(self._scan(), name="scan of the spool")
+
+    async def _glance_if_due(self) -> None:
+        """In a flood events come late, and a scan takes long: see what the other directories have meanwhile."""
+        if len(self._queue) < BATCH or time.monotonic() < self._glance_at:
+            return
+        for path in await asyncio.to_thread(glance, self._root, dict(self.tickets), GLANCE_MOST):
+            if path not in self._later:
+                self._queue.put(path, False)
+        self._glance_at = time.monotonic() + GLANCE_S
 
     def _pause(self) -> float | None:
         if self._queue:

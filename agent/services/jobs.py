@@ -260,7 +260,6 @@ class Runner:
     ) -> tuple[str, Fetched]:
         """Have one file complete and verified, and in the stage: from the store, or through the engine."""
         key = partial_key(file)
-        job.partial_keys.add(key)
         lock_path = self.layout.file_lock(key)
         while not (file_lock := await self._acquire(lock_path, job.disk)):
             await self._until_free(job, lock_path)
@@ -270,7 +269,9 @@ class Runner:
         try:
             path, fetched = await job.disk.run(lambda: self._from_store(file)) or (None, None)
             if path is None or fetched is None:
-                path, fetched = self.layout.part(key), await self._fetch(job, file, key, shown, lock)
+                # Where another may be at the same partial, whatever flock says, this job has one of its own.
+                own = f"{key}~{os.urandom(4).hex()}" if file_lock.contested else key
+                path, fetched = self.layout.part(own), await self._fetch(job, file, own, shown, lock)
             if stage:
                 await job.disk.run(functools.partial(stage.add, file.name, path))
         except FileNotFoundError:
@@ -301,6 +302,7 @@ class Runner:
         return path, Fetched(size, file.sha256, True, "store")
 
     async def _fetch(self, job: Job, file: PlanFile, key: str, shown: FileProgress, lock: Lock | None) -> Fetched:
+        job.partial_keys.add(key)
         request = FetchRequest(
             label=f"{job.target.model} {file.name}",
             part_path=self.layout.part(key),

@@ -24,6 +24,7 @@ from agent.store.layout import unwritable
 
 # Rewritten in place with one write of constant length, so that a reader sees one content or the other.
 CONTENT_BYTES = 512
+SILENT_S = 60.0  # twelve heartbeats: a holder on another host that gave none for so long is taken for dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Holder:
     since: str | None
     progress: float | None
     heartbeat: str | None
+    boot_id: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `waiting.holder` of a progress file shows it."""
@@ -49,17 +51,24 @@ def read_holder(path: str) -> Holder | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            value = orjson.loads(os.read(fd, CONTENT_BYTES * 4))
+            return _read(fd)
         finally:
             os.close(fd)
+    except OSError:
+        return None
+
+
+def _read(fd: int) -> Holder | None:
+    try:
+        value = orjson.loads(os.pread(fd, CONTENT_BYTES * 4, 0))
     except (OSError, orjson.JSONDecodeError):
         return None
     if not isinstance(value, dict):
         return None
     pid, progress = value.get("pid"), value.get("progress")
-    host, since, heartbeat = (
+    host, since, heartbeat, boot = (
         text if isinstance(text, str) else None
-        for text in (value.get("host"), value.get("started_at"), value.get("heartbeat_at"))
+        for text in (value.get("host"), value.get("started_at"), value.get("heartbeat_at"), value.get("boot_id"))
     )
     return Holder(
         pid if isinstance(pid, int) else None,
@@ -67,6 +76,7 @@ def read_holder(path: str) -> Holder | None:
         since,
         float(progress) if isinstance(progress, (int, float)) else None,
         heartbeat,
+        boot,
     )
 
 
@@ -89,10 +99,15 @@ def process_start(pid: int) -> int | None:
 
 
 class Lock:
-    """One held lock. Made by `Locks.try_acquire`; `release` gives it back and removes the file."""
+    """One held lock. Made by `Locks.try_acquire`; `release` gives it back and removes the file.
 
-    def __init__(self, path: str, file: IO[bytes], owner: Locks) -> None:
+    `contested` says that the file names another holder who seems to live: this file system grants flock to everyone,
+    and what the lock guards must not be trusted to be guarded.
+    """
+
+    def __init__(self, path: str, file: IO[bytes], owner: Locks, *, contested: bool = False) -> None:
         self.path = path
+        self.contested = contested
         self.progress = 0.0
         self._file: IO[bytes] | None = file
         # Between `fileno()` and the write another thread could close the file, and its number be another file's.
@@ -122,11 +137,11 @@ class Lock:
             file, self._file = self._file, None
         if file is None:
             return
-        self._owner.held.discard(self)
-        if _same_file(file.fileno(), self.path):
+        if not self.contested and _same_file(file.fileno(), self.path):
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
         file.close()
+        self._owner.let_go(self)
 
 
 class Locks:
@@ -136,9 +151,24 @@ class Locks:
         self.host = socket.gethostname()
         self.boot_id = boot_id()
         self.held: set[Lock] = set()
+        self._taken: set[str] = set()  # paths held or being taken: within one process this alone excludes
+        self._guard = threading.Lock()
 
     def try_acquire(self, path: str) -> Lock | None:
         """Take the lock, or None when another holds it. Raises `store_unwritable` where locks cannot be had."""
+        with self._guard:
+            if path in self._taken:
+                return None
+            self._taken.add(path)
+        lock = None
+        try:
+            lock = self._from_others(path)
+        finally:
+            if lock is None:
+                self._taken.discard(path)
+        return lock
+
+    def _from_others(self, path: str) -> Lock | None:
         while True:
             try:
                 lock = portalocker.Lock(
@@ -165,10 +195,31 @@ class Locks:
             if not _same_file(file.fileno(), path):
                 file.close()  # its last holder removed it between our open and our lock
                 continue
-            held = Lock(path, file, self)
+            before = _read(file.fileno())
+            held = Lock(path, file, self, contested=before is not None and self._seems_alive(before))
             self.held.add(held)
             held.beat()
             return held
+
+    def let_go(self, lock: Lock) -> None:
+        """A lock of ours was released."""
+        self.held.discard(lock)
+        self._taken.discard(lock.path)
+
+    def _seems_alive(self, holder: Holder) -> bool:
+        """Whether who a lock file names may still hold it, although flock says that nobody does.
+
+        A holder that ended well removed its file; one that was killed is no process any more, or, where that cannot
+        be seen from here, has not given a heartbeat for a while.
+        """
+        if holder.host == self.host and holder.boot_id == self.boot_id:
+            # Our own number: in a container, an agent that died and started again often has the same.
+            return holder.pid not in (None, os.getpid()) and process_start(holder.pid or 0) is not None
+        try:
+            age = datetime.now(UTC) - datetime.fromisoformat(holder.heartbeat or "")
+        except (ValueError, TypeError):
+            return False
+        return abs(age.total_seconds()) < SILENT_S
 
     def is_free(self, path: str) -> bool:
         """Whether nobody holds the lock right now; leaves no file behind."""

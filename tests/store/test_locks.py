@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
@@ -293,3 +294,44 @@ def test_a_waiter_gets_it_when_the_holder_dies(processes: ForkServerContext, pat
     lock = wait_until(lambda: locks.try_acquire(path), "the lock")
     lock.release()
     process.join()
+
+
+def content(locks: Locks, **changes: object) -> bytes:
+    """What a holder writes into its lock file."""
+    now = datetime.now(UTC).isoformat()
+    holder = {"pid": os.getppid(), "host": locks.host, "boot_id": locks.boot_id, "started_at": now, "heartbeat_at": now}
+    return json.dumps(holder | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "contested"),
+    [
+        ({}, True),
+        ({"pid": 2**22 + 1}, False),
+        ({"pid": os.getpid()}, False),
+        ({"host": "elsewhere"}, True),
+        ({"host": "elsewhere", "heartbeat_at": "2020-01-01T00:00:00Z"}, False),
+        ({"boot_id": "an earlier boot", "heartbeat_at": "2020-01-01T00:00:00Z"}, False),
+        ({"host": "elsewhere", "heartbeat_at": "soon"}, False),
+    ],
+)
+def test_a_lock_whose_holder_seems_to_live_is_contested_and_its_file_is_left(
+    path: str, locks: Locks, changes: dict[str, object], contested: bool
+) -> None:
+    """As on a file system that grants flock to everyone."""
+    put(path, content(locks, **changes))
+    lock = locks.try_acquire(path)
+    assert lock
+    assert lock.contested is contested
+    lock.release()
+    assert os.path.exists(path) is contested
+
+
+def test_one_process_never_has_a_lock_twice(path: str, locks: Locks) -> None:
+    lock = locks.try_acquire(path)
+    assert lock
+    assert locks.try_acquire(path) is None
+    lock.release()
+    again = locks.try_acquire(path)
+    assert again
+    again.release()
