@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd bench bench-short check format clean
+.PHONY: demo test test-systemd test-olah bench bench-short torture fuzz check format clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wantd needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -20,6 +20,9 @@ test: $(VENV)/ready  ## the test-suite
 test-systemd: $(VENV)/ready  ## the service, in a real systemd booted in a container; as root, with systemd-container
 	$(BIN)/python -m pytest tests/systemd
 
+test-olah: $(VENV)/ready  ## a mirror that people run, between agent and Hub; installs it from PyPI
+	$(BIN)/python -m pytest tests/olah
+
 check: $(VENV)/ready  ## what CI runs: style, types, import rules, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +35,12 @@ bench: $(VENV)/ready  ## ours and the peers side by side, some 25 minutes; BENCH
 
 bench-short: $(VENV)/ready  ## the same with tiny files: is everything right? Its times mean nothing
 	$(BIN)/python -m bench --short
+
+torture: $(VENV)/ready  ## every fault on purpose, 1,000 kills; makes the table of docs/RELIABILITY.md; best as root
+	$(BIN)/python -m tests.torture $(TORTURE)
+
+fuzz: $(VENV)/ready  ## every property of the test-suite with 5,000 examples instead of 100
+	$(BIN)/python -m pytest tests/torture/test_fuzz.py tests -m hypothesis --hypothesis-profile=fuzz --timeout=3600
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from agent.cli.status import agent_of
 from agent.cli.text import size
-from agent.config import Config, catalog_path, find_file, hub_token, load, process_environment
+from agent.config import Config, catalog_path, find_file, hub_token, load, process_environment, proxy_key
 from agent.core.catalog import parse_catalog
-from agent.errors import Exit, WantdError
+from agent.errors import Code, Exit, WantdError
 from agent.store.layout import Layout
 from agent.store.locks import Locks
 
@@ -50,6 +50,7 @@ def call(arguments: argparse.Namespace) -> int:
         findings += look(config)
     if not arguments.no_network:
         findings += asyncio.run(_network(config))
+        findings += asyncio.run(_proxy(config))
     for finding in findings:
         print(f"{finding.grade:<8} {finding.subject:<14} {finding.text}")
         if finding.mend:
@@ -144,3 +145,26 @@ async def _network(config: Config) -> list[Finding]:
         mend = "make a new token in the Hub's settings, and put it into HF_TOKEN or the token file"
         return [Finding(BAD, "Hub", f"{endpoint} answers, but does not accept the token", mend)]
     return [Finding(GOOD, "Hub", f"{endpoint} answers" + ("" if token else "; no token is set, public models only"))]
+
+
+async def _proxy(config: Config) -> list[Finding]:
+    """Whether the load balancer or mirror answers; its key is tried only where it is said to be a load balancer."""
+    from agent.net.address import AddressRule
+    from agent.net.budget import HostBudgets
+    from agent.net.client import Http
+
+    url, environ = config.proxy.url, process_environment()
+    if not url:
+        return []
+    key = proxy_key(environ) if config.proxy.kind == "llmlb" else None
+    rule = AddressRule(False, url)
+    async with Http(rule, HostBudgets(), environ=environ, unreachable=Code.PROXY_UNREACHABLE) as http:
+        try:
+            answer = await http.get(
+                f"{url}/api/models/registry/wantd-check/manifest.json", f"Bearer {key}" if key else None
+            )
+        except WantdError as error:
+            return [Finding(BAD, "proxy", f"{url}: {error.message}", error.hint)]
+    if config.proxy.kind == "llmlb" and answer.status in (401, 403):
+        return [Finding(BAD, "proxy", f"{url} answers, but not without its key", "set LLM_RUNTIME_API_KEY")]
+    return [Finding(GOOD, "proxy", f"{url} answers")]
