@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import faulthandler
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from loguru import logger
 
@@ -57,7 +58,7 @@ async def _serve(arguments: argparse.Namespace, config: Config, supervisor: Supe
     app = App(config, environ, lambda: load(arguments.config, environ), supervisor)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, app.stopping.set)
+        _on_signal(loop, number, app.stopping.set)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
@@ -65,5 +66,15 @@ async def _serve(arguments: argparse.Namespace, config: Config, supervisor: Supe
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    _on_signal(loop, signal.SIGHUP, reload)
     await app.run()
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:
+    """As `loop.add_signal_handler`, which loses a signal that comes while the loop's pipe is full of wake-ups."""
+
+    def handle(*_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(call)
+
+    signal.signal(number, handle)

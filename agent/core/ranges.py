@@ -12,7 +12,7 @@ MIB = 1024 * KIB
 
 GRANULE_MIN = 256 * KIB  # a kill loses up to one granule a connection: 16 of these are 4 MiB
 GRANULE_MAX = 4 * MIB  # a connection that dies every few seconds must still finish some
-GRANULES = 4096  # a journal of 4 to 16 thousand short lines is read in milliseconds
+GRANULES = 8192  # a journal of 8 to 16 thousand short lines is read in milliseconds
 
 SPAN_FIRST = 4 * MIB  # the first request of a connection whose speed nobody knows
 SPAN_MAX = 64 * MIB  # times 16 connections: how far the front of the file may be behind the last byte asked for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -32,6 +33,7 @@ def embedded(ip: str) -> IPv4Address | IPv6Address:
     return address
 
 
+@functools.lru_cache(maxsize=256)  # the same few hosts, several times for each request
 def is_public(ip: str) -> bool:
     """Whether the address is a unicast address of the public network. Raises ValueError when it is no address."""
     address = embedded(ip)
@@ -40,6 +42,7 @@ def is_public(ip: str) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
+@functools.lru_cache(maxsize=256)
 def is_literal(host: str) -> bool:
     """Whether the host is written as an address (IPv6 without brackets), so that no resolver sees it."""
     try:

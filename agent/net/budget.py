@@ -108,8 +108,10 @@ class HostBudgets:
         refused = status in _REFUSALS
         if not quotas and not refused and host not in self._hosts:
             return
-        date = _date(low["date"][:MAX_HEADER]) if "date" in low else None  # spares us the skew of two clocks
-        asked = parse_retry_after(low.get("retry-after", ""), self._wall() if date is None else date)
+        asked = None
+        if retry_after := low.get("retry-after"):
+            date = _date(low["date"][:MAX_HEADER]) if "date" in low else None  # spares us the skew of two clocks
+            asked = parse_retry_after(retry_after, self._wall() if date is None else date)
         with self._lock:
             state = self._state(host)
             now = self._clock()

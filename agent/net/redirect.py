@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -28,6 +29,7 @@ class Origin(NamedTuple):
     port: int
 
 
+@functools.lru_cache(maxsize=256)  # a request asks ten times for the same: proxy, address, budget, redirect, token
 def origin(url: str) -> Origin:
     """The origin of an absolute http(s) URL. Raises `hub_protocol` for anything else."""
     try:

@@ -32,8 +32,8 @@ from agent.spool.scan import Found, glance, scan
 from agent.spool.watcher import NEW_DIRECTORY_S, Bell, Watcher
 from agent.store.layout import Layout, Published
 
-SCAN_REST = 2.0  # times a scan's own duration until the next: in a flood at most a third of the time goes into them
-GLANCE_S = 0.5  # a want in a quiet directory is to be served within 2 s whatever goes on in the others
+SCAN_REST = 4.0  # times a scan's own duration until the next: in a flood at most a fifth of the time goes into them
+GLANCE_S = 0.3  # a want in a quiet directory is to be served within 2 s whatever goes on in the others
 GLANCE_MOST = 200  # wants of each directory
 BATCH = 100  # wants looked at between two looks at the bell: 10 to 20 ms
 # A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
@@ -117,6 +117,7 @@ class Intake:
         self._twice = False  # the scan that is due was asked for by the bell
         self._rest_until = 0.0
         self._glance_at = 0.0
+        self._hinted = 0  # hints since the last glance
         self._looked: dict[Target, tuple[float, Published]] = {}
         self._jobs: dict[Ticket, list[Job]] = {}
         self.tickets: dict[str, Ticket] = {}
@@ -129,12 +130,13 @@ class Intake:
                 await self._scan_if_due(hints.everything)
                 for path, closed in hints.paths.items():
                     self._queue.put(path, closed)
+                self._hinted += len(hints.paths)
                 now = time.monotonic()
                 for path in [path for path, due in self._later.items() if due <= now]:
                     del self._later[path]
                     self._queue.put(path, False)
+                await self._glance_if_due()
                 if self._queue:
-                    await self._glance_if_due()
                     await self._reporter.room()
                     await self._look(self._queue.take(BATCH))
         finally:
@@ -158,12 +160,15 @@ class Intake:
 
     async def _glance_if_due(self) -> None:
         """In a flood events come late, and a scan takes long: see what the other directories have meanwhile."""
-        if len(self._queue) < BATCH or time.monotonic() < self._glance_at:
+        began = time.monotonic()
+        if len(self._queue) + self._hinted < BATCH or began < self._glance_at:
             return
+        self._hinted = 0
         for path in await asyncio.to_thread(glance, self._root, dict(self.tickets), GLANCE_MOST):
             if path not in self._later:
                 self._queue.put(path, False)
-        self._glance_at = time.monotonic() + GLANCE_S
+        now = time.monotonic()
+        self._glance_at = now + max(GLANCE_S, (now - began) * SCAN_REST)
 
     def _pause(self) -> float | None:
         if self._queue:
@@ -174,9 +179,15 @@ class Intake:
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
     async def rescan(self) -> None:
-        """See that the watch is alive, look at everything, and check that what is ready still is."""
+        """See that the watch is alive, look at everything, and check that what is ready still is.
+
+        Answers that could not be written are tried once more: the disk may have room again.
+        """
         await asyncio.to_thread(self._watcher.ensure)
         self._bell.ring(None)
+        for path in list(self._reporter.unwritable):
+            if ticket := self.tickets.get(path):
+                self._reporter.changed(ticket)
         await self._board.recheck()
 
     async def reresolve(self) -> None:

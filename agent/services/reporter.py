@@ -1,16 +1,15 @@
 """Progress files, written when they are worth it: each change of state at once, bytes in between now and then.
 
-Writing goes on in a thread, in batches. Changes of state go first; byte counts of thousands of wants that watch one
-download take at most a quarter of the time, however many they are.
+Writing goes on in a thread, in batches, in turn for each directory. Changes of state go first; byte counts of thousands
+of wants that watch one download take at most a quarter of the time, however many they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from datetime import UTC, datetime
 
 from loguru import logger
@@ -21,7 +20,10 @@ from agent.core.want import Want
 from agent.errors import WantdError
 from agent.spool.files import Stamp, remove_progress, write_progress
 
-BATCH = 200  # progress files a hand-off to the thread: 10 to 20 ms of work
+BATCH = 200  # progress files a hand-off to the thread at most: 10 to 20 ms of work on a machine that is not busy
+BATCH_S = (
+    0.05  # what a hand-off should last: on a busy one a file may take 15 ms, and who comes next waits for the batch
+)
 BACKLOG = 10 * BATCH  # intake pauses above this
 BYTES_SHARE = 0.25  # at most this share of the time goes into byte counts
 
@@ -67,32 +69,71 @@ class Ticket:
         self.finished_at: datetime | None = None
 
 
+class _Turns:
+    """Tickets with something to say, in turn for each directory: a flood in one keeps nobody in another waiting."""
+
+    def __init__(self) -> None:
+        self._folders: OrderedDict[str, OrderedDict[Ticket, None]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        return ticket in self._folders.get(_folder(ticket), ())
+
+    def add(self, ticket: Ticket) -> None:
+        tickets = self._folders.setdefault(_folder(ticket), OrderedDict())
+        self._count += ticket not in tickets
+        tickets[ticket] = None
+
+    def discard(self, ticket: Ticket) -> None:
+        if ticket in self:
+            tickets = self._folders[_folder(ticket)]
+            del tickets[ticket]
+            self._count -= 1
+            if not tickets:
+                del self._folders[_folder(ticket)]
+
+    def take(self, count: int) -> list[Ticket]:
+        """The longest waiting of each directory in turn, `count` at most."""
+        taken: list[Ticket] = []
+        while self._folders and len(taken) < count:
+            folder, tickets = self._folders.popitem(last=False)
+            taken.append(tickets.popitem(last=False)[0])
+            if tickets:
+                self._folders[folder] = tickets  # behind all others
+        self._count -= len(taken)
+        return taken
+
+
 class Reporter:
     """Writes the answers. `changed` may be called as often as one likes."""
 
     def __init__(self, agent: AgentInfo, interval_s: float) -> None:
         self._agent = agent
         self.interval_s = interval_s
-        self._urgent: dict[Ticket, None] = {}
-        self._bytes: dict[Ticket, None] = {}
+        self._urgent = _Turns()
+        self._bytes = _Turns()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._batch = BATCH
         self._counts: Counter[State] = Counter()  # wants by the state that was answered last
         self.unwritable: dict[str, str] = {}  # path of the want -> why it has no progress file
 
     def changed(self, ticket: Ticket, *, urgent: bool = True) -> None:
         """The ticket has something new to say: a change of state (`urgent`), or just more bytes."""
         if urgent:
-            self._bytes.pop(ticket, None)
-            self._urgent[ticket] = None
+            self._bytes.discard(ticket)
+            self._urgent.add(ticket)
             if len(self._urgent) >= BACKLOG:
                 self._room.clear()
             self._wake.set()
         elif ticket not in self._urgent:
             if not self._bytes:
                 self._wake.set()
-            self._bytes[ticket] = None
+            self._bytes.add(ticket)
 
     def gone(self, ticket: Ticket) -> None:
         """The want is gone: its answer is taken away, in turn with what is still being written."""
@@ -142,16 +183,18 @@ class Reporter:
         while self._urgent or self._bytes:
             await self._write(self._urgent or self._bytes)
 
-    async def _write(self, queue: dict[Ticket, None]) -> None:
-        tickets = list(itertools.islice(queue, BATCH))
+    async def _write(self, queue: _Turns) -> None:
+        tickets = queue.take(self._batch)
         for ticket in tickets:
-            del queue[ticket]
             if ticket.gone:
                 self._count(ticket, None)
         if len(self._urgent) < BACKLOG:
             self._room.set()
         answers = [(ticket.path, None if ticket.gone else self._render(ticket)) for ticket in tickets]
+        began = time.monotonic()
         failures = await asyncio.to_thread(_write_all, answers)
+        each = max((time.monotonic() - began) / len(answers), 1e-6)
+        self._batch = min(max(int(BATCH_S / each), 1), BATCH)
         for ticket in tickets:
             if not ticket.gone:
                 self._note(ticket.path, failures.get(ticket.path))
@@ -198,3 +241,7 @@ def _write_all(answers: list[tuple[str, bytes | None]]) -> dict[str, str]:
         except OSError as error:
             failures[path] = error.strerror or str(error)
     return failures
+
+
+def _folder(ticket: Ticket) -> str:
+    return ticket.path.rpartition("/")[0]

@@ -77,6 +77,31 @@ def scan(root: str, known: Mapping[str, HasStamp], silent: Collection[str] = (),
     return found
 
 
+def glance(root: str, known: Mapping[str, HasStamp], most: int) -> list[str]:
+    """New and changed wants, as far as they are soon found: of each directory only the first `most` are looked at.
+
+    For the time of a flood: what the other directories hold is seen long before the flood is through.
+    """
+    found = Found()
+    seen: set[str] = set()
+    pending = [(root, 0)]
+    while pending:
+        folder, depth = pending.pop()
+        looked = 0
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.endswith(WANT_SUFFIX):
+                    looked += 1
+                    if looked <= most and not name.startswith("."):
+                        _compare(entry, known, seen, found)
+                elif name.startswith(".") or name.endswith(PROGRESS_SUFFIX):
+                    continue
+                elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
+                    pending.append((entry.path, depth + 1))
+    return found.changed
+
+
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     """All of a folder or an error: a network file system may fail in the middle of a listing."""
     with os.scandir(folder) as entries:

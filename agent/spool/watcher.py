@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,19 +42,28 @@ class Hints:
 
 
 class Bell:
-    """Collects hints from watchdog's threads for the event loop."""
+    """Collects hints from watchdog's threads for the event loop.
+
+    One wake-up for any number of rings: each is a byte in the loop's own pipe, and a flood of them filled it, so that
+    the byte of a signal found no room and SIGTERM was lost.
+    """
 
     def __init__(self, root: str, loop: asyncio.AbstractEventLoop) -> None:
         self._root = root
         self._loop = loop
+        self._lock = threading.Lock()
         self._hints = Hints()
+        self._rung = False  # since the last `wait`
         self._event = asyncio.Event()
-        self._rung = False
 
     def ring(self, path: str | None, *, closed: bool = False) -> None:
         """Look at `path` (None: at everything). From any thread; never raises."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to look
-            self._loop.call_soon_threadsafe(self._note, path, closed)
+        with self._lock:
+            self._note(path, closed)
+            rung, self._rung = self._rung, True
+        if not rung:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to look
+                self._loop.call_soon_threadsafe(self._event.set)
 
     def _note(self, path: str | None, closed: bool) -> None:
         hints = self._hints
@@ -63,7 +73,6 @@ class Bell:
         else:
             hints.counts[folder] += path not in hints.paths
             hints.paths[path] = hints.paths.get(path, False) or closed
-        self._event.set()
 
     def wake(self) -> None:
         """End the wait without a hint. From the event loop."""
@@ -75,7 +84,8 @@ class Bell:
             async with asyncio.timeout(timeout):
                 await self._event.wait()
         self._event.clear()
-        hints, self._hints = self._hints, Hints()
+        with self._lock:
+            hints, self._hints, self._rung = self._hints, Hints(), False
         return hints
 
 
@@ -162,12 +172,15 @@ class Watcher:
             events.DirDeletedEvent,
         ]
         logging.getLogger("watchdog.observers.inotify_c").addHandler(self._overflow)
-        observer = InotifyObserver()
+        observer: BaseObserver | None = None
         try:
+            observer = InotifyObserver()  # raises where no instance is left
             observer.schedule(_Handler(self._bell, self._root), self._root, recursive=True, event_filter=kinds)  # type: ignore[arg-type]
             observer.start()
         except OSError as error:
             self._complain(f"no inotify ({error.strerror}): the spool is polled instead")
+            if observer:
+                observer.stop()  # at each rescan it is tried again: what was taken is given back
             return None
         return observer
 

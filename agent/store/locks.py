@@ -18,6 +18,7 @@ import orjson
 import portalocker
 from portalocker.constants import LockFlags
 
+from agent.core.names import bare
 from agent.core.progress import timestamp
 from agent.errors import Code, WantdError
 from agent.store.layout import unwritable
@@ -43,7 +44,8 @@ class Holder:
         return {"pid": self.pid, "host": self.host, "since": self.since, "progress": self.progress}
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {self.since}, last heard of at {self.heartbeat}"
+        host, since, heartbeat = (bare(str(text)) for text in (self.host, self.since, self.heartbeat))
+        return f"process {self.pid} on {host}, since {since}, last heard of at {heartbeat}"
 
 
 def read_holder(path: str) -> Holder | None:

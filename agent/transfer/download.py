@@ -397,7 +397,7 @@ class Download:
         self._ask_to_follow(self)
 
     def _follow_granule(self, buffer: memoryview) -> bool:
-        """Hash one granule. False when there is none to hash now."""
+        """Hash the next granules: one that has to be proved, or several fresh ones. False when there are none now."""
         with self.lock:
             index, digest, grid, partial = self._hashed, self.digest, self.grid, self.partial
             if self.closed or digest is None or grid is None or partial is None or index >= grid.front:
@@ -406,18 +406,26 @@ class Download:
                     self.wake()
                 return False
             wanted = self._unverified.pop(index, None)
-            start, end = self._span(index)
+            behind = index + 1
+            if wanted is None:
+                most = min(grid.front, index + max(FOLLOW_BYTES // grid.granule, 1))
+                behind = next((n for n in range(behind, most) if n in self._unverified), max(most, behind))
+            start, end = grid.start(index), grid.end(behind - 1)
         before = digest.copy() if wanted is not None else None
         found = checksum(partial.fd, start, end, buffer, digest, summed=wanted is not None)
         with self.lock:
             if digest is not self.digest:
                 return True  # it was rewound meanwhile
             if found is not None and (wanted is None or found == wanted):
-                self._hashed = index + 1
+                self._hashed = behind
                 return True
-            self.digest = before
-            grid.lose(index)
-        partial.drop([index])
+            for lost in range(index, behind):
+                grid.lose(lost)
+            if before is not None:
+                self.digest = before
+            else:  # somebody has cut the file: what was hashed of these granules cannot be taken back
+                self._rewind()
+        partial.drop(range(index, behind))
         self.wake()
         return True
 

@@ -64,7 +64,9 @@ class Fetch:
         if not self._hash_known or download.size is None:  # only the source can tell whether a partial is of this file
             location = await self._place(None)
         if download.is_small:
-            if self._hash_known and (done := await self._run(self._small_there)):
+            # Most are not there, and a hop to a thread costs far more than the look.
+            there = self._hash_known and os.path.lexists(self._request.part_path)
+            if there and (done := await self._run(self._small_there)):
                 return done
         else:
             await self._open(location.etag if location else None)

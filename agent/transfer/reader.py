@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import socket
 import threading
-import zlib
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
@@ -27,7 +26,7 @@ from agent.transfer.dial import Dialer, authority_of
 from agent.transfer.download import Download, Failure, Kind, Piece, Shape
 from agent.transfer.partial import write_small
 from agent.transfer.rate import Bucket
-from agent.transfer.verify import Digest, mismatch
+from agent.transfer.verify import Digest, crc32, mismatch
 from agent.transfer.wire import Broken, Connection, Head, Refused, Stalled, cut
 
 CHUNK = 256 * 1024  # bytes; stays in the core's L2 cache between receive, checksum and write
@@ -235,7 +234,7 @@ class Reader:
             n = self._read(lane, piece, connection, view)
             part = view[:n]
             if not skip:
-                piece.crc = zlib.crc32(part, piece.crc)
+                piece.crc = crc32(part, piece.crc)
                 download.partial.write(part, piece.pos - n)
         if not skip:
             download.done(piece, index)

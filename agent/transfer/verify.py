@@ -2,19 +2,29 @@
 
 Bytes are read back from the page cache right behind the last granule that is there without a gap: that costs a
 sixth of the hashing itself (0.25 s against 1.4 s for 2 GiB, measured), and the lanes stay free of hashing, which would
-tie one lane's speed to another's order. hashlib and zlib let go of the GIL for buffers this large.
+tie one lane's speed to another's order. hashlib and isal let go of the GIL for buffers this large.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 
 from agent.core.remote import FetchRequest
 from agent.errors import Code, WantdError
 
-READ_BYTES = 256 * 1024  # stays in a core's L2 cache between read and hash; larger was no faster (128 KiB to 4 MiB)
+# The same CRC-32, by the processor's carry-less multiplication: 0.02 s for a GiB where zlib 1.2.13 takes 0.3 or more.
+# isal has wheels for x86-64 and ARM; elsewhere zlib does.
+try:
+    from isal.isal_zlib import crc32
+except ImportError:
+    from zlib import crc32
+
+__all__ = ["READ_BYTES", "Digest", "checksum", "crc32", "git_blob", "mismatch", "read_exactly"]
+
+# Alone, 128 KiB to 4 MiB are equally fast. Beside 16 lanes each turn of the loop has to win the interpreter twice, and
+# with 256 KiB a turn the hash came to 280 MiB/s where it could do 700.
+READ_BYTES = 1024 * 1024
 
 
 class Digest:
@@ -97,7 +107,7 @@ def checksum(
         if not read_exactly(fd, part, at):
             return None
         if summed:
-            crc = zlib.crc32(part, crc)
+            crc = crc32(part, crc)
         if digest is not None:
             digest.update(part)
     return crc

@@ -71,6 +71,21 @@ def test_connections_that_bring_nothing_more_are_given_up_again() -> None:
     assert tuner.target == 8
 
 
+def test_the_limit_is_reached_within_a_second_where_connections_are_each_slow() -> None:
+    tuner = Tuner(16)
+    run(tuner, 1.0, 40e6, 1e12)
+    assert tuner.target == 16
+
+
+def test_one_hiccup_of_the_disk_does_not_end_a_try_that_helps() -> None:
+    tuner = Tuner(16)
+    received, now = 0, 0.0
+    for factor in (1.0, 1.0, 1.2, 1.0, 0.6, 0.2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0):
+        now, received = now + WINDOW_S, received + int(tuner.target * 1e6 * factor)
+        tuner.update(now, received, True)
+    assert tuner.target == 16
+
+
 def test_a_host_that_one_connection_saturates_keeps_the_first_few() -> None:
     tuner = Tuner(16)
     run(tuner, HOLD_S / 2, 1e9, 1e9)

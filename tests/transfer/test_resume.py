@@ -132,7 +132,7 @@ async def test_a_journal_of_garbage_is_no_journal(bench: Make, journal: bytes) -
 
 async def test_a_journal_that_lies_about_every_range_is_found_out(bench: Make) -> None:
     one = bench(content(6 * MIB))
-    one.server.manner = lambda _: Manner(rate=4 * MIB)
+    one.server.manner = lambda _: Manner(rate=MIB)
     await partly(one, 0.5)
     granule = granule_for(6 * MIB)
     header = one.journal.read_bytes().split(b"\n")[0]

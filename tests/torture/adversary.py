@@ -1,0 +1,499 @@
+"""A Hub that lies, one way for each repository: `evil/<switch>` is told with that switch, anything else truly.
+
+Two listeners on loopback: the Hub itself on 127.0.0.1, and its storage on 127.0.0.2, which must never see the token.
+A lie is a generator: bytes are sent as they are, a float is a pause in seconds, and at its end the connection closes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import unquote
+
+LARGE = 1_300_000  # bytes: comes by ranges
+SMALL = 40_000  # bytes: comes in one piece
+COMMIT = "c" * 40
+FILE = "w-Q4_K_M.gguf"
+YEAR_S = 31_536_000
+MANY = 2**30  # bytes: more than anybody should take
+
+Sent = bytes | float
+
+
+@cache
+def content_of(repo: str) -> bytes:
+    """The model of a repository: no two are alike, or the store would link what it has."""
+    return random.Random(repo).randbytes(SMALL if repo.endswith("-small") else LARGE)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request. `number` counts those of this repository at this step, from 0."""
+
+    method: str
+    repo: str
+    path: str
+    headers: Mapping[str, str]
+    number: int
+    hub: str
+    cdn: str
+    elsewhere: str = ""  # another server, where a case has one
+
+    @property
+    def content(self) -> bytes:
+        return content_of(self.repo)
+
+    @property
+    def range(self) -> tuple[int, int] | None:
+        """First byte, and one behind the last."""
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
+        return (int(match[1]), int(match[2]) + 1) if match else None
+
+
+Lie = Callable[[Asked], Iterator[Sent]]
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A lie, the step it is told at (`listing`, `resolve`, `bytes`), and how it has to end: error codes, `ready` among
+    them where the right bytes can still be had. `alone`: it makes the host wait, and everybody else with it.
+    """
+
+    at: str
+    lie: Lie
+    ends: frozenset[str]
+    alone: bool = False
+    slow: bool = False  # takes longer than `make test` has
+
+
+def answer(status: int, body: bytes = b"", length: int | None = -1, **headers: str) -> Iterator[Sent]:
+    """An answer with its head; `length` None leaves Content-Length out, -1 tells the truth."""
+    yield head(status, len(body) if length == -1 else length, **headers)
+    yield body
+
+
+def head(status: int, length: int | None, **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} X", "Connection: close"]
+    lines += [f"Content-Length: {length}"] if length is not None else []
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+
+
+def endless(first: bytes, filler: bytes = bytes(65536)) -> Iterator[Sent]:
+    """A beginning, then the same for ever."""
+    yield first
+    while True:
+        yield filler
+
+
+# -- the truth ----------------------------------------------------------------------------------------------------
+
+
+def sibling(content: bytes, **other: Any) -> dict[str, Any]:
+    sha = hashlib.sha256(content).hexdigest()
+    lfs = {"sha256": sha, "size": len(content), "pointerSize": 133}
+    return {"rfilename": FILE, "size": len(content), "blobId": "b" * 40, "lfs": lfs} | other
+
+
+def listing(asked: Asked, *siblings: dict[str, Any], **other: Any) -> Iterator[Sent]:
+    files = list(siblings) or [sibling(asked.content)]
+    value = {"id": asked.repo, "sha": COMMIT, "private": False, "gated": False, "siblings": files} | other
+    yield from answer(200, json.dumps(value).encode(), Content_Type="application/json")
+
+
+def resolve(asked: Asked, location: str | None = None, status: int = 302, **other: str) -> Iterator[Sent]:
+    sha = hashlib.sha256(asked.content).hexdigest()
+    fields = {"X_Repo_Commit": COMMIT, "X_Linked_Etag": f'"{sha}"', "X_Linked_Size": str(len(asked.content))}
+    target = location if location is not None else f"{asked.cdn}/{asked.repo}/{FILE}?Signature=secret-{asked.number}"
+    yield from answer(status, b"", **(fields | {"Location": target} | other))
+
+
+def span(asked: Asked, whole: bytes | None = None) -> tuple[int, int]:
+    size = len(asked.content if whole is None else whole)
+    start, end = asked.range or (0, size)
+    return start, min(end, size)
+
+
+def bytes_of(asked: Asked, content: bytes | None = None, *, wrong: int = 0, **other: str) -> Iterator[Sent]:
+    """The file, or the range that was asked for. `wrong` moves what Content-Range says."""
+    whole = asked.content if content is None else content
+    start, end = span(asked, whole)
+    fields = {"ETag": '"v1"', "Accept_Ranges": "bytes"}
+    if asked.range:
+        fields["Content_Range"] = f"bytes {start + wrong}-{end + wrong - 1}/{len(whole)}"
+    fields = {name: value for name, value in (fields | other).items() if value}
+    yield from answer(206 if asked.range else 200, whole[start:end], **fields)
+
+
+TRUTH: dict[str, Lie] = {"listing": listing, "resolve": resolve, "bytes": bytes_of}
+
+
+# -- lies in the listing ------------------------------------------------------------------------------------------
+
+
+def named(*names: str) -> Lie:
+    return lambda asked: listing(asked, *[sibling(asked.content, rfilename=name) for name in names])
+
+
+def sized(size: Any) -> Lie:
+    return lambda asked: listing(asked, sibling(asked.content, size=size, lfs={"sha256": "a" * 64, "size": size}))
+
+
+def said(status: int, body: bytes = b"", length: int | None = -1, **headers: str) -> Lie:
+    return lambda _: answer(status, body, length, **headers)
+
+
+def raw(*pieces: Sent) -> Lie:
+    return lambda _: iter(pieces)
+
+
+def gigabyte_of_json(_: Asked) -> Iterator[Sent]:
+    return endless(head(200, MANY, Content_Type="application/json") + b"[", b"[1,2,3,4],".ljust(10) * 6000)
+
+
+def trickle(_: Asked) -> Iterator[Sent]:
+    yield b"HTTP/1.1 200 OK\r\n"
+    for _ in range(1000):
+        yield 0.3
+        yield b"X"
+
+
+def endless_headers(_: Asked) -> Iterator[Sent]:
+    return endless(b"HTTP/1.1 200 OK\r\n", b"X-Filler: " + b"x" * 1000 + b"\r\n")
+
+
+def one_endless_header(_: Asked) -> Iterator[Sent]:
+    return endless(b"HTTP/1.1 200 OK\r\nX-Filler: ", b"x" * 65536)
+
+
+def slow_body(asked: Asked) -> Iterator[Sent]:
+    """All is well, at one byte a second."""
+    parts = list(TRUTH["listing" if asked.path.startswith("/api/") else "bytes"](asked))
+    whole = b"".join(part for part in parts if isinstance(part, bytes))
+    end = whole.index(b"\r\n\r\n") + 4
+    yield whole[:end]
+    for at in range(end, len(whole)):
+        yield 1.0
+        yield whole[at : at + 1]
+
+
+def login_page(_: Asked) -> Iterator[Sent]:
+    return answer(200, b"<!DOCTYPE html><html><body>Please log in</body></html>", Content_Type="text/html")
+
+
+# -- lies in redirects --------------------------------------------------------------------------------------------
+
+
+def to(location: str) -> Lie:
+    return lambda asked: resolve(
+        asked,
+        location.format(
+            hub=asked.hub, cdn=asked.cdn, path=asked.path, port=asked.hub.rpartition(":")[2], elsewhere=asked.elsewhere
+        ),
+    )
+
+
+def deeper(asked: Asked) -> Iterator[Sent]:
+    """A redirect that leads to another one, for ever."""
+    return resolve(asked, f"{asked.hub}{asked.path.partition('?')[0]}?{asked.number}")
+
+
+# -- lies about bytes ---------------------------------------------------------------------------------------------
+
+
+def flipped(asked: Asked) -> bytes:
+    content = asked.content
+    return content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
+
+
+def cut_off(asked: Asked) -> Iterator[Sent]:
+    """Announces all and closes in the middle."""
+    parts = b"".join(part for part in bytes_of(asked) if isinstance(part, bytes))
+    yield parts[: parts.index(b"\r\n\r\n") + 4 + (len(parts) - parts.index(b"\r\n\r\n") - 4) // 2]
+
+
+def no_length(asked: Asked) -> Iterator[Sent]:
+    """The right bytes, ended by the end of the connection."""
+    start, end = span(asked)
+    fields = {"Content_Range": f"bytes {start}-{end - 1}/{len(asked.content)}"} if asked.range else {}
+    yield from answer(206 if asked.range else 200, asked.content[start:end], None, **fields)
+
+
+def no_length_cut(asked: Asked) -> Iterator[Sent]:
+    """Close-delimited, and ended too early: nothing but the size and the hash can tell."""
+    start, end = span(asked)
+    fields = {"Content_Range": f"bytes {start}-{end - 1}/{len(asked.content)}"} if asked.range else {}
+    yield from answer(206 if asked.range else 200, asked.content[start : (start + end) // 2], None, **fields)
+
+
+def endless_body(asked: Asked) -> Iterator[Sent]:
+    start, end = span(asked)
+    fields = {"Content_Range": f"bytes {start}-{end - 1}/{len(asked.content)}"} if asked.range else {}
+    return endless(head(206 if asked.range else 200, None, **fields))
+
+
+def whole_file(asked: Asked) -> Iterator[Sent]:
+    """200 to a range: right bytes from byte 0, which must not be appended anywhere."""
+    return answer(200, asked.content, ETag='"v1"')
+
+
+def changing_etag(asked: Asked) -> Iterator[Sent]:
+    return bytes_of(asked, ETag=f'"v{asked.number}"')
+
+
+def changing_bytes(asked: Asked) -> Iterator[Sent]:
+    """Another version in the middle: other bytes under another ETag."""
+    content = asked.content if asked.number == 0 else flipped(asked)
+    return bytes_of(asked, content, ETag='"old"' if asked.number == 0 else '"new"')
+
+
+def gzipped(asked: Asked) -> Iterator[Sent]:
+    return bytes_of(asked, Content_Encoding="gzip")
+
+
+def multipart(asked: Asked) -> Iterator[Sent]:
+    return bytes_of(asked, Content_Type="multipart/byteranges; boundary=x")
+
+
+def stops(asked: Asked) -> Iterator[Sent]:
+    """The head and a bit, then silence."""
+    parts = b"".join(part for part in bytes_of(asked) if isinstance(part, bytes))
+    yield parts[:2000]
+    yield 3600.0
+
+
+def expired(asked: Asked) -> Iterator[Sent]:
+    """Each signed URL is good for one request, the first two not even for that."""
+    if asked.number < 2:
+        return answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+    return bytes_of(asked)
+
+
+def once(status: int, **headers: str) -> Lie:
+    """A fault that passes."""
+    return lambda asked: answer(status, b"", **headers) if asked.number == 0 else TRUTH[_step(asked)](asked)
+
+
+def _step(asked: Asked) -> str:
+    if asked.path.startswith("/api/"):
+        return "listing"
+    return "resolve" if "/resolve/" in asked.path else "bytes"
+
+
+def ends(*codes: str) -> frozenset[str]:
+    return frozenset(codes)
+
+
+PROTOCOL, PATH, READY = ends("hub_protocol"), ends("forbidden_path"), ends("ready")
+UNREACHABLE, STALLED, MISMATCH = ends("hub_unreachable"), ends("stalled"), ends("checksum_mismatch")
+
+SWITCHES: dict[str, Switch] = {
+    # names, sizes and shapes
+    "name-dotdot": Switch("listing", named("../../x.gguf"), PATH),
+    "name-absolute": Switch("listing", named("/etc/x.gguf"), PATH),
+    "name-twice": Switch("listing", named(FILE, FILE), PATH),
+    "name-case": Switch("listing", named("W.gguf", "w.gguf"), PATH),
+    "name-long": Switch("listing", named("x" * 300 + ".gguf"), PATH),
+    "name-deep": Switch("listing", named("d/" * 2000 + "x.gguf"), PATH),
+    "name-nul": Switch("listing", named("a\0b.gguf"), PATH),
+    "name-newline": Switch("listing", named("a\nb.gguf"), PATH),
+    "name-backslash": Switch("listing", named("..\\x.gguf"), PATH),
+    "name-empty": Switch("listing", named(""), PATH),
+    "name-record": Switch("listing", named(".wantd.json"), PATH),
+    "name-surrogate": Switch("listing", named("a\ud800.gguf"), PATH | PROTOCOL),
+    "name-number": Switch("listing", lambda a: listing(a, sibling(a.content, rfilename=7)), PROTOCOL),
+    "file-and-folder": Switch("listing", named("w.gguf", "w.gguf/x.gguf"), PATH),
+    "size-negative": Switch("listing", sized(-1), PROTOCOL),
+    "size-huge": Switch("listing", sized(2**62), PROTOCOL),
+    "size-float": Switch("listing", sized(1e300), PROTOCOL),
+    "size-text": Switch("listing", sized("12"), PROTOCOL),
+    "size-larger-than-any-disk": Switch("listing", sized(2**49), ends("insufficient_space")),
+    "size-larger": Switch("listing", lambda a: listing(a, sibling(a.content, size=LARGE + 1)), PROTOCOL),
+    "files-none": Switch("listing", lambda a: listing(a, siblings=[]), ends("file_not_found", "ambiguous_file")),
+    "files-too-many": Switch(
+        "listing",
+        lambda a: listing(a, *[{"rfilename": f"{n}", "size": 1, "blobId": "b" * 40} for n in range(120_000)]),
+        PROTOCOL,
+    ),
+    "commit-none": Switch("listing", lambda a: listing(a, sha=None), PROTOCOL),
+    "commit-path": Switch("listing", lambda a: listing(a, sha="../../../etc"), PROTOCOL),
+    "json-scalar": Switch("listing", said(200, b"7"), PROTOCOL),
+    "json-broken": Switch("listing", said(200, b'{"sha": '), PROTOCOL),
+    "json-deep": Switch("listing", said(200, b"[" * 100_000 + b"]" * 100_000), PROTOCOL),
+    "json-nan": Switch("listing", said(200, b'{"sha": NaN}'), PROTOCOL),
+    "json-gigabyte": Switch("listing", gigabyte_of_json, PROTOCOL),
+    "json-bloated": Switch("listing", said(200, b"[" + b"[]," * 5_000_000 + b"0]"), PROTOCOL),
+    "json-endless": Switch("listing", lambda _: endless(head(200, None) + b"["), PROTOCOL),
+    "json-gzip-bomb": Switch("listing", said(200, b"\x1f\x8b" + bytes(100), Content_Encoding="gzip"), PROTOCOL),
+    "listing-html": Switch("listing", login_page, PROTOCOL),
+    "listing-slow": Switch("listing", slow_body, UNREACHABLE | STALLED, slow=True),
+    # heads
+    "head-huge": Switch("listing", said(200, b"{}", Filler="x" * 1_000_000), PROTOCOL),
+    "head-endless": Switch("listing", endless_headers, PROTOCOL),
+    "head-endless-line": Switch("listing", one_endless_header, PROTOCOL),
+    "head-slow": Switch("listing", trickle, UNREACHABLE | STALLED, slow=True),
+    "head-garbage": Switch("listing", raw(b"\x16\x03\x01\x02\x00\x01" * 100), PROTOCOL),
+    "head-none": Switch("listing", raw(), UNREACHABLE),
+    # redirects
+    "redirect-loop": Switch("resolve", to("{hub}{path}"), PROTOCOL),
+    "redirect-endless": Switch("resolve", deeper, PROTOCOL),
+    "redirect-loop-listing": Switch("listing", to("{hub}{path}"), PROTOCOL),
+    "redirect-file": Switch("resolve", to("file:///etc/passwd"), PROTOCOL),
+    "redirect-ftp": Switch("resolve", to("ftp://127.0.0.1/x"), PROTOCOL),
+    "redirect-nowhere": Switch("resolve", to(""), PROTOCOL),
+    "redirect-metadata": Switch("resolve", to("http://169.254.169.254/latest/meta-data"), PROTOCOL),
+    "redirect-userinfo": Switch("resolve", to("http://user:secret@127.0.0.2/x"), PROTOCOL),
+    "redirect-split": Switch("resolve", to("{cdn}/x%0d%0aAuthorization:%20x"), MISMATCH),
+    "redirect-no-port": Switch("resolve", to("http://127.0.0.2:99999/x"), PROTOCOL),
+    # bytes of large files, which come by ranges
+    "short": Switch("bytes", cut_off, UNREACHABLE),
+    "announced-short": Switch("bytes", lambda a: bytes_of(a, a.content[:-100]), PROTOCOL),
+    "endless": Switch("bytes", endless_body, MISMATCH),
+    "no-length": Switch("bytes", no_length, READY),
+    "no-length-cut": Switch("bytes", no_length_cut, UNREACHABLE),
+    "range-moved": Switch("bytes", lambda a: bytes_of(a, wrong=1), PROTOCOL),
+    "range-unsaid": Switch("bytes", lambda a: bytes_of(a, Content_Range=""), PROTOCOL),
+    "range-star": Switch("bytes", lambda a: bytes_of(a, Content_Range="bytes */*"), PROTOCOL),
+    "range-ignored": Switch("bytes", whole_file, READY),
+    "range-multipart": Switch("bytes", multipart, PROTOCOL),
+    "range-416": Switch("bytes", said(416, Content_Range="bytes */0"), PROTOCOL),
+    "range-gzip": Switch("bytes", gzipped, PROTOCOL),
+    "etag-changes": Switch("bytes", changing_etag, READY),
+    "bytes-change": Switch("bytes", changing_bytes, MISMATCH | PROTOCOL),
+    "wrong-hash": Switch("bytes", lambda a: bytes_of(a, flipped(a)), MISMATCH),
+    "wrong-size": Switch("bytes", lambda a: bytes_of(a, a.content + b"more"), PROTOCOL),
+    "stops": Switch("bytes", stops, STALLED),
+    "slow": Switch("bytes", slow_body, STALLED),
+    "bytes-head-slow": Switch("bytes", trickle, STALLED | UNREACHABLE),
+    "bytes-head-endless": Switch("bytes", endless_headers, PROTOCOL),
+    "bytes-html": Switch("bytes", login_page, PROTOCOL),
+    "expired": Switch("bytes", expired, READY),
+    # bytes of small files, which come in one piece
+    "short-small": Switch("bytes", cut_off, UNREACHABLE),
+    "endless-small": Switch("bytes", endless_body, PROTOCOL | MISMATCH),
+    "no-length-small": Switch("bytes", no_length, READY),
+    "gzip-small": Switch("bytes", gzipped, PROTOCOL),
+    "wrong-hash-small": Switch("bytes", lambda a: bytes_of(a, flipped(a)), MISMATCH),
+    "wrong-size-small": Switch("bytes", lambda a: bytes_of(a, a.content + b"more"), PROTOCOL),
+    "slow-small": Switch("bytes", slow_body, STALLED),
+    "html-small": Switch("bytes", login_page, PROTOCOL),
+}
+
+_REFUSED = {  # what a status means at each step, for somebody with a token
+    "listing": {401: ends("unauthorized", "token_invalid"), 403: ends("unauthorized"), 404: ends("model_not_found"),
+                500: UNREACHABLE, 503: UNREACHABLE},
+    "resolve": {401: ends("unauthorized", "token_invalid"), 403: ends("unauthorized"), 404: ends("file_not_found"),
+                500: UNREACHABLE, 503: UNREACHABLE},
+    "bytes": {401: UNREACHABLE, 403: UNREACHABLE, 404: UNREACHABLE, 500: UNREACHABLE, 503: UNREACHABLE},
+}  # fmt: skip
+for _at, _statuses in _REFUSED.items():
+    for _status, _ends in _statuses.items():
+        SWITCHES[f"{_at}-{_status}"] = Switch(_at, said(_status), _ends)
+    _limited = ends("rate_limited")
+    SWITCHES[f"{_at}-429"] = Switch(_at, said(429), _limited, alone=True)
+    SWITCHES[f"{_at}-429-year"] = Switch(_at, said(429, Retry_After=str(YEAR_S)), _limited, alone=True)
+    SWITCHES[f"{_at}-503-year"] = Switch(_at, said(503, Retry_After=str(YEAR_S)), _limited | UNREACHABLE, alone=True)
+    SWITCHES[f"{_at}-503-once"] = Switch(_at, once(503), READY)
+
+
+# Redirects from a public Hub into the network of the host, and from https to http: each needs a setting of its own.
+INSIDE: dict[str, Switch] = {
+    f"inside-{number}": Switch("resolve", to(f"http://{host}/x"), PROTOCOL)
+    for number, host in enumerate(
+        ["127.0.0.1:{port}", "localhost:{port}", "10.0.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+         "[::1]:{port}", "[::ffff:127.0.0.1]:{port}", "0.0.0.0:{port}", "[64:ff9b::7f00:1]:{port}"]
+    )
+}  # fmt: skip
+DOWNGRADE = {"downgrade": Switch("resolve", to("{elsewhere}/good/x/" + FILE), PROTOCOL)}
+ALL = SWITCHES | INSIDE | DOWNGRADE
+
+
+class Adversary:
+    """The server. `tokens` has the hosts that saw an Authorization header, `seen` counts requests by repository."""
+
+    def __init__(self, context: ssl.SSLContext | None = None, elsewhere: str = "") -> None:
+        self._elsewhere = elsewhere
+        self.tokens: set[str] = set()
+        self.seen: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._context = context
+        self._listeners = {host: socket.create_server((host, 0), backlog=256) for host in ("127.0.0.1", "127.0.0.2")}
+        scheme = "https" if context else "http"
+        self.hub, self.cdn = (f"{scheme}://{host}:{sock.getsockname()[1]}" for host, sock in self._listeners.items())
+        for host, listener in self._listeners.items():
+            threading.Thread(target=self._accept, args=(host, listener), daemon=True).start()
+
+    def __enter__(self) -> Adversary:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        for listener in self._listeners.values():
+            listener.close()
+
+    def _accept(self, host: str, listener: socket.socket) -> None:
+        while not self._closing.is_set():
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(host, sock), daemon=True).start()
+
+    def _serve(self, host: str, sock: socket.socket) -> None:
+        try:
+            with self._context.wrap_socket(sock, server_side=True) if self._context else sock as stream:
+                stream.settimeout(60)
+                self._answer(host, stream)
+        except OSError:
+            return  # the agent has cut us off: that is what should happen
+
+    def _answer(self, host: str, stream: socket.socket) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            more = stream.recv(65536)
+            if not more:
+                return
+            data += more
+        asked = self._read(host, data)
+        switch = ALL.get(asked.repo.removeprefix("evil/")) if asked.repo.startswith("evil/") else None
+        step = _step(asked)
+        pieces = (switch.lie if switch and switch.at == step else TRUTH[step])(asked)
+        for piece in pieces:
+            if isinstance(piece, float):
+                if self._closing.wait(piece):
+                    return
+            elif asked.method == "HEAD":
+                stream.sendall(piece.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if b"\r\n\r\n" in piece else piece)
+                if b"\r\n\r\n" in piece:
+                    return
+            else:
+                stream.sendall(piece)
+        stream.shutdown(socket.SHUT_WR)
+        while stream.recv(65536):  # closing with unread bytes would reset what was sent
+            continue
+
+    def _read(self, host: str, data: bytes) -> Asked:
+        lines = data.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+        method, target = lines[0].split(" ")[:2]
+        path = re.sub(r"^https?://[^/]*", "", target)  # as it comes to an HTTP proxy
+        parts = unquote(path.partition("?")[0]).strip("/").split("/")
+        repo = "/".join(parts[2:4] if parts[:2] == ["api", "models"] else parts[:2])
+        with self._lock:
+            if "authorization" in headers:
+                self.tokens.add(host)
+            step = "api" if parts[0] == "api" else "resolve" if "/resolve/" in path else "bytes"
+            number = self.seen[repo, step]
+            self.seen[repo, step] += 1
+        return Asked(method, repo, path, headers, number, self.hub, self.cdn, self._elsewhere)
