@@ -22,13 +22,13 @@ from loguru import logger
 from agent.core.job import State
 from agent.core.names import bare, is_whole_commit, show
 from agent.core.plan import INDEX_MAX_BYTES, Plan, PlanFile, make_plan, needed_listings, query, weight_index
+from agent.core.ports import Source, Transfer
 from agent.core.progress import FileProgress, ModelProgress, timestamp
 from agent.core.remote import Fetched, FetchRequest, Listing, Location
 from agent.core.retention import Leftover
 from agent.core.target import Target
 from agent.errors import Code, WantdError
 from agent.services.batch import Batches
-from agent.services.ports import Source, Transfer
 from agent.services.slots import Slots
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout, Published, Record, RecordFile

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from agent.core.names import SafeName
+from agent.core.ports import Source
 from agent.core.remote import Listing, Location, Query
 from agent.errors import Code, WantdError
-from agent.sources.base import Source
 from agent.sources.breaker import UNREACHABLE, Breaker
 
 T = TypeVar("T")

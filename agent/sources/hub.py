@@ -56,7 +56,7 @@ class HubSource:
         return f"HubSource({self.name!r}, {self._endpoint!r})"
 
     async def listing(self, query: Query) -> Listing:
-        """All files of the repository at the commit that the revision names now. See `services.ports.Source`."""
+        """All files of the repository at the commit that the revision names now. See `core.ports.Source`."""
         repo, revision = query.repo, query.revision
         asked = self._asked(repo, revision)
         with _about(asked):
@@ -77,7 +77,7 @@ class HubSource:
             return Listing(self.name, repo, commit, files)
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
-        """Where to read the file's bytes now. See `services.ports.Source`.
+        """Where to read the file's bytes now. See `core.ports.Source`.
 
         At first the Hub is asked with HEAD and its redirect to the storage is the answer. Where that did not work
         (`failed`), every redirect is followed to the server that really gives the first byte.

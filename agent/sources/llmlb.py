@@ -64,7 +64,7 @@ class LlmlbSource:
         return f"LlmlbSource({self._base!r})"
 
     async def listing(self, query: Query) -> Listing:
-        """The files of the manifest. Optional ones that are not there are left out. See `services.ports.Source`."""
+        """The files of the manifest. Optional ones that are not there are left out. See `core.ports.Source`."""
         manifest = await self._manifest(query, 0.0)
         entries = manifest.answer(query)
         if not entries:
@@ -83,7 +83,7 @@ class LlmlbSource:
         return Listing(self.name, query.repo, manifest.commit(query), tuple(files))
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
-        """The first route that gives a byte of the file. See `services.ports.Source`."""
+        """The first route that gives a byte of the file. See `core.ports.Source`."""
         manifest = await self._manifest(query, 0.0 if failed else MANIFEST_S)
         # The plan says which version it is: with its hash, whatever the balancer calls its own is worth a try.
         known = Query(query.repo, query.revision, query.model, query.names or (name,), query.quant, bound=True)

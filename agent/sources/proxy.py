@@ -8,9 +8,9 @@ from typing import TypeVar
 from loguru import logger
 
 from agent.core.names import SafeName
+from agent.core.ports import Source
 from agent.core.remote import Listing, Location, Query
 from agent.errors import Code, WantdError
-from agent.sources.base import Source
 from agent.sources.hub import HubSource
 
 T = TypeVar("T")
@@ -34,11 +34,11 @@ class ProxySource:
         return self._known.name if self._known else "proxy"
 
     async def listing(self, query: Query) -> Listing:
-        """See `services.ports.Source`."""
+        """See `core.ports.Source`."""
         return await self._ask(lambda source: source.listing(query))
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
-        """See `services.ports.Source`."""
+        """See `core.ports.Source`."""
         return await self._ask(lambda source: source.locate(query, name, failed))
 
     async def _ask(self, ask: Callable[[Source], Awaitable[T]]) -> T:

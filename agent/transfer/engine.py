@@ -1,6 +1,6 @@
 """The transfer engine: brings files to disk over as many connections as help, verified on the way.
 
-`Engine` implements the `Transfer` of `agent.services.ports`. How the parts hang together:
+`Engine` implements the `Transfer` of `agent.core.ports`. How the parts hang together:
 
     engine    the parts put together, progress, the clock
     fetch     a coroutine for each fetch: what to do next, above all about failures
@@ -87,7 +87,7 @@ class Engine:
         self._disk.shutdown(wait=False, cancel_futures=True)
 
     async def fetch(self, request: FetchRequest, locate: Locate, on_bytes: OnBytes) -> Fetched:
-        """See `agent.services.ports.Transfer.fetch`."""
+        """See `agent.core.ports.Transfer.fetch`."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What every source promises (`services.ports.Source`), held over each implementation."""
+"""What every source promises (`core.ports.Source`), held over each implementation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from agent.core.names import RepoId, SafeName, store_name
+from agent.core.ports import Source
 from agent.core.remote import Location
 from agent.embedded_hub.access import TOKEN_GRANTED, TOKEN_PLAIN
 from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
@@ -15,7 +16,6 @@ from agent.embedded_hub.faults import Faults
 from agent.embedded_hub.repo import Repo
 from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
-from agent.services.ports import Source
 from agent.sources.chain import Chain
 from tests.sources.asking import ask
 

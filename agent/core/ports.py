@@ -1,4 +1,4 @@
-"""What the services need from the layers below, as Protocols: the layers implement them without importing them."""
+"""What a source and the transfer engine must offer: where those who implement it and those who use it meet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.errors import WantdError
 
 
 class Source(Protocol):
-    """A place that models come from. One contract suite runs over every implementation.
+    """A place that models come from. One suite, `tests/sources/test_contract.py`, runs over every implementation.
 
     Definite answers (not found, gated, bad token) raise errors that are not retryable; what time may mend
     raises retryable ones. No method returns half an answer.
