@@ -17,10 +17,11 @@ class Face(Enum):
     PLAIN = "http"
     TLS = "https"
     CAPPED = "http, 40 MB/s a connection"
+    SLOW = "http, 10 MB/s a connection"
     FAR = "http, 50 ms before every answer, 10 MB/s a connection"
 
 
-CAP_RATE = {Face.CAPPED: 40_000_000, Face.FAR: 10_000_000}  # bytes per second and connection
+CAP_RATE = {Face.CAPPED: 40_000_000, Face.SLOW: 10_000_000, Face.FAR: 10_000_000}  # bytes per second and connection
 FAR_LATENCY_S = 0.05
 
 

@@ -63,6 +63,8 @@ def kill_lines(killed: Killed) -> list[str]:
     return [
         f"### `kill -9`, {killed.kills} times in one download of {killed.size:,} bytes",
         "",
+        "Served by http, 10 MB/s a connection.",
+        "",
         f"{killed.sent:,} bytes taken by clients' kernels: {killed.more:.2%} more than the file has (to hold: "
         f"{MORE_MAX:.0%}); the hash at the end is {'right' if killed.right else 'WRONG'}: {held}.",
         "",

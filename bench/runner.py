@@ -90,7 +90,8 @@ class Bench:
         directory = f"{self.work}/run"
         os.makedirs(directory)
         try:
-            with serve(Face.CAPPED, [repo], self.www, self.nginx) as served:
+            # At 40 MB/s times 16 two cores are busy to the brim, and what counts is what lay in the kernel's buffers.
+            with serve(Face.SLOW, [repo], self.www, self.nginx) as served:
                 return kill.kill_again_and_again(self.scale, directory, served, seed)
         finally:
             tools.remove(directory, settle=self.scale.is_full)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.torture.lives import world
 
-FUZZ_EXAMPLES = 5_000
+FUZZ_EXAMPLES = 2_000
 
 settings.register_profile(
     "fuzz", max_examples=FUZZ_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True

@@ -1,8 +1,8 @@
 """Every parser of what others wrote: never an exception other than the project's own, never a path outside the store.
 
-Wants, names, catalogues, targets, plans, ranges, retries and the journal have their properties beside their tests; here
-is what is read from a Hub, a configuration and a store, the way through all of them, and the table of states. `make
-fuzz` runs everything for long.
+Configuration, wants, names, catalogues, targets, plans, ranges, retries and the journal have their properties beside
+their tests; here is what is read from a Hub and a store, the way from a want to its answer and its plan, and the table
+of states. `make fuzz` runs everything for long.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any
 
 import msgspec
 import orjson
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agent.config import SECTIONS, Config, load
 from agent.core.catalog import Catalog, parse_catalog
 from agent.core.job import FINAL, LEGAL, State, combined, move
 from agent.core.names import check_collisions, safe_name
@@ -30,7 +29,7 @@ from agent.core.progress import AgentInfo, FileProgress, ModelProgress, WantInfo
 from agent.core.remote import Listing
 from agent.core.target import make_target
 from agent.core.want import WantedModel, parse_want
-from agent.errors import Code, ConfigError, WantdError
+from agent.errors import Code, WantdError
 from agent.sources import hub_parse
 from agent.store.layout import Layout, read_record
 from agent.store.locks import read_holder
@@ -188,40 +187,6 @@ def test_no_head_of_an_answer_breaks_its_parser(status: bytes, lines: list[bytes
             assert head.length is None or head.length >= 0
         first, behind, total = head.content_range
         assert min(first, behind, total) >= 0
-
-
-# -- configuration --------------------------------------------------------------------------------------------------
-
-KEYS = [f"WANTD_{section}__{key}".upper() for section, kind in SECTIONS.items() for key in kind.__struct_fields__]
-ENVIRON = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
-VALUES = st.sampled_from(["1", "-1", "0", "1e999", "nan", "true", "~nobody-here/x", "http://", "http://[", "a,b"])
-
-
-@given(st.dictionaries(st.sampled_from(KEYS) | NAMES, VALUES | ENVIRON, max_size=4))
-@example({"WANTD_STORE__DIR": "~nobody-here/x"})
-def test_no_environment_breaks_the_configuration(environ: dict[str, str]) -> None:
-    with contextlib.suppress(ConfigError):
-        assert isinstance(load("/dev/null", environ), Config)
-
-
-TOML = st.binary(max_size=100) | st.builds(
-    lambda section, key, value: f"[{section}]\n{key} = {value}\n".encode("utf-8", "replace"),
-    st.sampled_from([*SECTIONS, "x", '"a"']),
-    st.sampled_from(sorted({key for kind in SECTIONS.values() for key in kind.__struct_fields__})),
-    st.sampled_from(
-        ["1", "-1", "1e400", "nan", "inf", '"x"', '""', "[]", "[1]", "{}", "2020-01-01", "true", '"\\u0000"']
-    )
-    | NAMES,
-)
-
-
-@given(TOML)
-def test_no_file_breaks_the_configuration(data: bytes) -> None:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        with contextlib.suppress(ConfigError):
-            assert isinstance(load(file.name, {}), Config)
 
 
 # -- what lies in the store -----------------------------------------------------------------------------------------
