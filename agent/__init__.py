@@ -4,8 +4,9 @@ The house, from the door down; imports point down only (import-linter holds it):
 
 - `cli/`: the commands; the only code that prints or exits
 - `app.py`: builds every part, starts, drains, stops; `embedded_hub/`: a small true Hub for demo, tests, benchmarks
-- `services/`: what runs for long: intake (names that changed become jobs), board and jobs (a job from reference to
-  published model), reporter (progress files), housekeeping (the one scheduler)
+- `services/`: what runs for long: intake (names that changed become jobs), board (which jobs there are, and when each
+  goes on), jobs (one from reference to published model, by way of planning and files), reporter (progress files),
+  housekeeping (the one scheduler)
 - `spool/`, `sources/`, `transfer/`, `store/`: the directory protocol, where bytes come from, how they travel, what is
   published; the four do not know each other
 - `net/`: HTTP for all: address rules, redirects, host budgets

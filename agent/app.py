@@ -22,10 +22,13 @@ from agent.errors import Code, ConfigError, WantdError
 from agent.net.budget import HostBudgets
 from agent.services.board import Board
 from agent.services.catalogue import CatalogueFile
+from agent.services.files import Files
 from agent.services.housekeeping import Housekeeping
 from agent.services.intake import Intake
 from agent.services.jobs import Runner
+from agent.services.lock_waits import LockWaits
 from agent.services.notify import Supervisor
+from agent.services.planning import Planner
 from agent.services.reporter import Reporter, Ticket
 from agent.services.slots import Slots
 from agent.services.sync_state import REPORT_S, SyncState
@@ -97,18 +100,20 @@ class App:
         agent = AgentInfo(os.getpid(), socket.gethostname(), __version__)
         self.reporter = Reporter(agent, config.spool.progress_interval_s)
         self.slots = Slots(config.transfer.jobs)
+        inventory = Inventory(self.layout)
+        self.space = Space(config.store.dir, config.store.min_free_bytes)
+        self.waits = LockWaits(self.locks, config.locks.wait_timeout_s)
+        self.files = Files(self.sources.chain, self.engine, self.layout, inventory, self.space, self.waits)
+        self.planner = Planner(self.sources.chain, self.files, config.policy.formats, config.policy.unverified)
         self.runner = Runner(
-            source=self.sources.chain,
-            transfer=self.engine,
+            planner=self.planner,
+            files=self.files,
             layout=self.layout,
-            locks=self.locks,
-            inventory=Inventory(self.layout),
-            space=Space(config.store.dir, config.store.min_free_bytes),
+            inventory=inventory,
+            space=self.space,
             slots=self.slots,
+            waits=self.waits,
             modes=modes,
-            formats=config.policy.formats,
-            unverified=config.policy.unverified,
-            lock_timeout_s=config.locks.wait_timeout_s,
             endpoint=config.hub.endpoint,
             agent=f"wantd {__version__} on {agent.host}",
         )
@@ -255,12 +260,11 @@ class App:
         self.slots.resize(new.transfer.jobs)
         self.board.backoff = self._backoff()
         self.reporter.interval_s = new.spool.progress_interval_s
-        self.runner.formats = new.policy.formats
-        self.runner.lock_timeout_s = new.locks.wait_timeout_s
-        self.runner.space.min_free_bytes = new.store.min_free_bytes
-        self.runner.unverified = new.policy.unverified
+        self.planner.formats, self.planner.unverified = new.policy.formats, new.policy.unverified
+        self.waits.timeout_s = new.locks.wait_timeout_s
+        self.space.min_free_bytes = new.store.min_free_bytes
         await self.sources.rebuild(self._config)
-        self.runner.source = self.sources.chain
+        self.planner.source = self.files.source = self.sources.chain
         self.sync_state.send = self.sources.reporter(self._config)
         self.catalogue.path = catalog_path(self._config)
         self._arm()

@@ -1,4 +1,4 @@
-"""`python -m bench.readers`: the two ways to read ranges, aiohttp on one loop and blocking sockets in threads.
+"""`python -m bench.readers`: the ways to read ranges: aiohttp on one loop, and blocking sockets in threads.
 
 Nothing but the reading and writing: no hash, no journal, no Hub. Each asks the same nginx for the same ranges over the
 same number of connections and writes them in place; three rounds in turn, medians.
@@ -18,17 +18,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from agent.transfer.partial import WRITE
+from agent.transfer.tls import Tls
 from agent.transfer.wire import Connection
 from bench.data import Repo
 from bench.servers import Nginx
 
 SIZE = 2 * 1024**3
 SPAN = 64 * 1024**2
-CONNECTIONS = 4
+CONNECTIONS = 2
+STALL_S = 30.0
 CHUNK = 256 * 1024
 ROUNDS = 3
 REPO = Repo("bench/readers", (("one.bin", SIZE),))
@@ -63,21 +67,60 @@ def with_aiohttp(url: str, trust: ssl.SSLContext | None, fd: int) -> None:
 
 def with_threads(url: str, trust: ssl.SSLContext | None, fd: int) -> None:
     """The engine's own connection: `recv_into` a reused buffer and `pwrite`, in threads."""
+    in_threads(
+        url, fd, lambda sock, host: Connection(sock, STALL_S, tls=tls_over(sock, trust, host) if trust else None)
+    )
+
+
+def with_ssl_sockets(url: str, trust: ssl.SSLContext | None, fd: int) -> None:
+    """The same, over the standard library's SSLSocket."""
+    assert trust is not None
+
+    def connect(sock: socket.socket, host: str) -> Connection:
+        wrapped = trust.wrap_socket(sock, server_hostname=host)
+        return Connection(wrapped, STALL_S, tls=cast("Tls", _Filling(wrapped)))
+
+    in_threads(url, fd, connect)
+
+
+class _Filling:
+    """An SSLSocket that fills the buffer, as the kernel does with MSG_WAITALL."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self.sendall = sock.sendall
+        self._sock = sock
+
+    def recv_into(self, buffer: memoryview, nbytes: int = 0, flags: int = 0) -> int:
+        n = more = self._sock.recv_into(buffer)
+        while flags and more and n < len(buffer):
+            more = self._sock.recv_into(buffer[n:])
+            n += more
+        return n
+
+
+def tls_over(sock: socket.socket, trust: ssl.SSLContext, host: str) -> Tls:
+    """A handshake, as the engine's dialer makes it."""
+    tls = Tls(sock, trust, host)
+    tls.handshake()
+    return tls
+
+
+def in_threads(url: str, fd: int, connect: Callable[[socket.socket, str], Connection]) -> None:
+    """All spans over as many threads as connections."""
     parts = urlsplit(url)
     left = iter(spans())
 
     def lane() -> None:
-        sock = socket.create_connection((parts.hostname or "", parts.port or 0))
-        if trust:
-            sock = trust.wrap_socket(sock, server_hostname=parts.hostname)
-        connection = Connection(sock, 30.0)
+        host = parts.hostname or ""
+        connection = connect(socket.create_connection((host, parts.port or 0)), host)
         buffer = memoryview(bytearray(CHUNK))
         for start, end in left:
             head = connection.ask("GET", parts.path, parts.netloc, {"Range": f"bytes={start}-{end}"})
             assert head.status == 206
             while start <= end:
                 n = connection.read_into(buffer[: min(CHUNK, end + 1 - start)])
-                os.pwrite(fd, buffer[:n], start)
+                for at in range(0, n, WRITE):
+                    os.pwrite(fd, buffer[at : min(at + WRITE, n)], start + at)
                 start += n
             connection.finish()
         connection.close()
@@ -112,9 +155,12 @@ def main() -> None:
         for face in ("plain", "tls"):
             scheme = "https" if face == "tls" else "http"
             url = f"{scheme}://127.0.0.1:{nginx.ports[face]}/{REPO.id}/one.bin"
-            seen: dict[str, list[tuple[float, float]]] = {"aiohttp": [], "threads": []}
+            ways = {"aiohttp": with_aiohttp, "threads": with_threads}
+            if face == "tls":
+                ways["threads, SSLSocket"] = with_ssl_sockets
+            seen: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
             for _ in range(ROUNDS):
-                for name, read in (("aiohttp", with_aiohttp), ("threads", with_threads)):
+                for name, read in ways.items():
                     seen[name].append(measure(read, url, nginx.certificate, str(Path(work) / "out")))
             for name, figures in seen.items():
                 wall, cpu = (statistics.median(column) for column in zip(*figures, strict=True))

@@ -8,7 +8,7 @@ with dozens of files on their way at once, so that most hops can be shared.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -73,3 +73,13 @@ def _carry_out(works: list[_Work]) -> list[_Outcome]:
         except Exception as error:  # noqa: BLE001  it is raised where the result is waited for
             outcomes.append((None, error))
     return outcomes
+
+
+async def unbroken(work: Awaitable[T]) -> T:
+    """Let work on the disk end before a cancellation goes on: half a publication is worse than a late stop."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

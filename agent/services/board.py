@@ -6,16 +6,18 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Collection, Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.core.job import State
 from agent.core.names import is_whole_commit
-from agent.core.progress import ModelProgress
+from agent.core.progress import ModelProgress, timestamp
 from agent.core.retry import Backoff
 from agent.core.target import Target
 from agent.errors import Code, WantdError
 from agent.services.housekeeping import Housekeeping
-from agent.services.jobs import Job, NotNow, Runner, until
+from agent.services.job import Job, NotNow
+from agent.services.jobs import Runner
 from agent.services.reporter import Ticket
 from agent.store.layout import Published
 
@@ -203,9 +205,9 @@ class Board:
         else:
             log.warning("{}: {} ({}); next try in {:.0f} s", job.target.model, error.message, error.code, delay)
             job.progress.attempt += 1
-            why: dict[str, Any] = {"for": "retry", "until": until(delay), "because": error.to_json()}
+            why: dict[str, Any] = {"for": "retry", "until": _until(delay), "because": error.to_json()}
             if error.code is Code.RATE_LIMITED:
-                why = {"for": "rate_limit", "until": until(delay)}
+                why = {"for": "rate_limit", "until": _until(delay)}
             self._park(job, why, delay)
 
     def _park(self, job: Job, waiting: dict[str, Any], seconds: float | None) -> None:
@@ -224,6 +226,11 @@ class Board:
     def _notify(self, job: Job, urgent: bool) -> None:
         for ticket in job.wanted_by:
             self._on_change(ticket, urgent)
+
+
+def _until(seconds: float) -> str | None:
+    """The time in `seconds`, as `waiting.until` shows it."""
+    return timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
 
 
 def _appointment(job: Job) -> str:

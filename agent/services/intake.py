@@ -7,12 +7,8 @@ flood of wants nor one producer's rubbish delays another's request for long.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from loguru import logger
@@ -21,13 +17,15 @@ from agent.core.catalog import Catalog
 from agent.core.job import State
 from agent.core.progress import ModelProgress, timestamp, want_state
 from agent.core.target import Target, make_target
-from agent.core.want import Want, WantedModel, parse_want
-from agent.errors import Code, WantdError
+from agent.core.want import Want, WantedModel
+from agent.errors import WantdError
 from agent.services.board import Board
 from agent.services.housekeeping import Housekeeping
-from agent.services.jobs import Job
+from agent.services.job import Job
+from agent.services.look import Seen, look_at
+from agent.services.path_queue import PathQueue
 from agent.services.reporter import Reporter, Ticket
-from agent.spool.files import QUIET_S, Stamp, StillWrittenError, read_want
+from agent.spool.files import QUIET_S
 from agent.spool.scan import Found, glance, scan
 from agent.spool.watcher import NEW_DIRECTORY_S, Bell, Watcher
 from agent.store.layout import Layout, Published
@@ -39,49 +37,6 @@ BATCH = 100  # wants looked at between two looks at the bell: 10 to 20 ms
 # A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
 STORE_LOOK_S = 1.0
 APPOINTMENT_MAX_S = 30 * 86400.0  # farther not_before times are looked at again after a month
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What one look at a path gave: a want, an error, nothing any more, or a file that is still being written."""
-
-    path: str
-    stamp: Stamp | None = None
-    digest: bytes | None = None
-    want: Want | None = None
-    error: WantdError | None = None
-    still: bool = False
-
-
-class _Queue:
-    """Paths to look at, in turn by directory; from each the oldest and the newest in turn."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, deque[str]] = {}
-        self._closed: dict[str, bool] = {}
-        self._newest = False
-
-    def __len__(self) -> int:
-        return len(self._closed)
-
-    def put(self, path: str, closed: bool) -> None:
-        if path not in self._closed:
-            self._folders.setdefault(os.path.dirname(path), deque()).append(path)
-        self._closed[path] = self._closed.get(path, False) or closed
-
-    def take(self, count: int) -> list[tuple[str, bool]]:
-        taken: list[tuple[str, bool]] = []
-        while self._folders and len(taken) < count:
-            for folder in list(self._folders):
-                paths = self._folders[folder]
-                path = paths.pop() if self._newest else paths.popleft()
-                taken.append((path, self._closed.pop(path)))
-                if not paths:
-                    del self._folders[folder]
-                if len(taken) == count:
-                    break
-            self._newest = not self._newest
-        return taken
 
 
 class Intake:
@@ -110,7 +65,7 @@ class Intake:
         self._catalog = catalog
         self._policy = policy
         self._poll_interval_s = poll_interval_s
-        self._queue = _Queue()
+        self._queue = PathQueue()
         self._later: dict[str, float] = {}  # wants with a writer, and the monotonic time to look again
         self._scan_at: float | None = 0.0
         self._scanning: asyncio.Task[None] | None = None
@@ -219,7 +174,7 @@ class Intake:
         self._bell.wake()
 
     async def _look(self, paths: list[tuple[str, bool]]) -> None:
-        seen = await asyncio.to_thread(lambda: [_look_at(path, closed) for path, closed in paths])
+        seen = await asyncio.to_thread(lambda: [look_at(path, closed) for path, closed in paths])
         begun: list[Ticket] = []
         for look in seen:
             if look.still:
@@ -230,7 +185,7 @@ class Intake:
                 begun.append(ticket)
         await self._begin_all(begun)
 
-    def _take_in(self, look: _Seen) -> Ticket | None:
+    def _take_in(self, look: Seen) -> Ticket | None:
         """Note what was read; the ticket if it has to be begun."""
         self._later.pop(look.path, None)
         ticket = self.tickets.get(look.path)
@@ -341,22 +296,3 @@ class Intake:
         if ticket := self.tickets.pop(path, None):
             self._release(ticket)
             self._reporter.gone(ticket)
-
-
-def _look_at(path: str, closed: bool) -> _Seen:
-    seen = _Seen(path)
-    try:
-        seen.stamp = Stamp.of(os.lstat(path))
-        data, seen.stamp = read_want(path, closed=closed)
-        seen.digest = hashlib.blake2b(data, digest_size=16).digest()
-        seen.want = parse_want(os.path.basename(path), data)
-    except StillWrittenError:
-        seen.still = True
-    except (FileNotFoundError, NotADirectoryError):
-        seen.stamp = None
-    except WantdError as error:
-        seen.error = error
-    except OSError as error:
-        hint = "make it a plain file that the agent's user may read"
-        seen.error = WantdError(Code.WANT_UNREADABLE, f"the want cannot be read: {error.strerror}", hint)
-    return seen

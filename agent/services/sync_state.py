@@ -17,7 +17,7 @@ from agent.core.job import FINAL, State
 from agent.core.progress import timestamp
 from agent.core.target import Target
 from agent.errors import WantdError
-from agent.services.jobs import Job
+from agent.services.job import Job
 
 REPORT_S = 2.0  # a person who watches a dashboard sees it move
 AGAIN_S = 30.0  # the same is told again after so long: the balancer may have been restarted

@@ -15,6 +15,7 @@ from agent.errors import WantdError
 from agent.net.address import AddressRule
 from agent.net.proxies import proxy_for
 from agent.net.redirect import DEFAULT_PORTS, Origin, origin
+from agent.transfer.tls import Stream, Tls
 from agent.transfer.wire import Broken, Connection, Refused, Stalled, reason
 
 CONNECT_S = 10.0  # seconds to connect to one address, and for the TLS handshake
@@ -100,7 +101,9 @@ class Dialer:
     def _dial(self, target: Origin, proxy: str | None, rule: AddressRule, stall_s: float, watch: Watch) -> Connection:
         if proxy is None:
             sock = self._connect(target.host, target.port, watch, rule)
-            return Connection(self._tls(sock, target.host, watch) if target.scheme == "https" else sock, stall_s)
+            return Connection(
+                sock, stall_s, tls=self._tls(sock, sock, target.host) if target.scheme == "https" else None
+            )
         # The proxy is one that a person configured, whatever its address; what it resolves, we cannot see.
         rule.check_literal(target.host)
         parts = urlsplit(proxy)
@@ -109,22 +112,21 @@ class Dialer:
         except ValueError:
             raise Refused("the proxy variables do not hold a proxy's URL") from None
         sock = self._connect(host, port, watch, None)
-        if parts.scheme.lower() == "https":
-            sock = self._tls(sock, host, watch)
+        below = self._tls(sock, sock, host) if parts.scheme.lower() == "https" else None
         authority = _authority(target)
         login = _login(parts.username, parts.password)
         if target.scheme == "http":
-            connection = Connection(sock, stall_s, f"http://{authority}")
+            connection = Connection(sock, stall_s, f"http://{authority}", below)
             connection.extra_headers = login
             return connection
         try:
-            head = Connection(sock, min(stall_s, CONNECT_S)).ask("CONNECT", authority, authority, login)
+            head = Connection(sock, min(stall_s, CONNECT_S), tls=below).ask("CONNECT", authority, authority, login)
             if head.status != 200:
                 raise Broken(f"the proxy of the environment answered {head.status} to CONNECT")  # noqa: TRY301  closed below
         except BaseException:
             sock.close()
             raise
-        return Connection(self._tls(sock, target.host, watch), stall_s)
+        return Connection(sock, stall_s, tls=self._tls(sock, below or sock, target.host))
 
     def _connect(self, host: str, port: int, watch: Watch, rule: AddressRule | None) -> socket.socket:
         """Connect to the first address of the host that takes us, and that the rule allows."""
@@ -156,28 +158,22 @@ class Dialer:
                 return sock
         raise failure
 
-    def _tls(self, sock: socket.socket, host: str, watch: Watch) -> socket.socket:
+    def _tls(self, sock: socket.socket, below: Stream, host: str) -> Tls:
+        """TLS over `below`, which is the socket or TLS over it. Closes the socket where that fails."""
         try:
-            wrapped = self._trust().wrap_socket(
-                sock, server_hostname=host, do_handshake_on_connect=False, suppress_ragged_eofs=False
-            )
+            tls = Tls(below, self._trust(), host)
+            sock.settimeout(CONNECT_S)
+            tls.handshake()
+        except TimeoutError:
+            sock.close()
+            raise Stalled(f"no TLS handshake within {CONNECT_S:g} s") from None
         except (OSError, ValueError) as error:
             sock.close()
             raise Broken(reason(error)) from None
-        try:
-            watch(wrapped)
-            wrapped.settimeout(CONNECT_S)
-            wrapped.do_handshake()
-        except TimeoutError:
-            wrapped.close()
-            raise Stalled(f"no TLS handshake within {CONNECT_S:g} s") from None
-        except (OSError, ValueError) as error:
-            wrapped.close()
-            raise Broken(reason(error)) from None
         except BaseException:
-            wrapped.close()
+            sock.close()
             raise
-        return wrapped
+        return tls
 
     def _trust(self) -> ssl.SSLContext:
         with self._lock:

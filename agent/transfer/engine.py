@@ -5,11 +5,12 @@
     engine    the parts put together, progress, the clock
     fetch     a coroutine for each fetch: what to do next, above all about failures
     download  the state of one file: granules, pieces, the hash that follows
+    pieces    what one lane has in hands, and why it did not come
     lanes     the threads, shared by all fetches, and who gets the next one
-    reader    one piece over one connection, checked against what was asked (and why these are threads)
-    dial      connections: addresses, TLS, proxies, reuse        wire    HTTP/1.1 on a socket
-    partial   the part file and its journal                      verify  the hashes
-    rate      the cap on the rate, the number of connections
+    reader    one piece over one connection (and why these are threads); answers checks what came
+    dial      connections: addresses, proxies, reuse             wire    HTTP/1.1 on a socket, or on tls
+    partial   the part file                                      journal what is there of it
+    verify    the hashes                                         rate    the cap, the number of connections
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from agent.errors import WantdError
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.transfer.dial import Dialer
-from agent.transfer.download import Download, Failure, Kind
+from agent.transfer.download import Download
 from agent.transfer.fetch import ATTEMPTS, Fetch
 from agent.transfer.lanes import Lanes
-from agent.transfer.rate import Bucket
+from agent.transfer.pieces import Failure, Kind
+from agent.transfer.rate import Bucket, Processors
 from agent.transfer.reader import Reader
 
 TICK_S = 0.2  # progress is told, lanes are looked after
@@ -121,9 +123,10 @@ class Engine:
                         await changed.wait()
 
     async def _tick(self) -> None:
+        processors = Processors()
         while self._reports:
             await asyncio.sleep(TICK_S)
-            self._lanes.tick()
+            self._lanes.tick(processors.busy())
             for report in list(self._reports.values()):
                 report.look(self._disk)
 

@@ -13,9 +13,10 @@ from agent.core.names import show
 from agent.core.remote import Fetched, FetchRequest, Locate, Location
 from agent.core.retry import Backoff
 from agent.errors import Code, WantdError
-from agent.transfer.download import Download, Failure, Kind
+from agent.transfer.download import Download
 from agent.transfer.lanes import Lanes
 from agent.transfer.partial import Partial
+from agent.transfer.pieces import Failure, Kind
 from agent.transfer.verify import READ_BYTES, Digest, checksum, mismatch
 
 ATTEMPTS = 5  # failures in a row without progress before the job parks: with waits of 1 to 16 s half a minute

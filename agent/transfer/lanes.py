@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from agent.core.names import show
 from agent.errors import Code, WantdError
-from agent.transfer.download import Download, Failure, Kind, Piece, Shape
+from agent.transfer.download import Download
+from agent.transfer.pieces import Failure, Kind, Piece, Shape
 from agent.transfer.rate import Tuner
 from agent.transfer.reader import Lane, Reader
 
@@ -60,14 +61,17 @@ class Lanes:
             piece.stopped = True
             lane.abort(piece)
 
-    def tick(self) -> None:
-        """To be called several times a second: adapt the number of lanes, replace slow ones, wake idle ones."""
+    def tick(self, busy: float = 0.0) -> None:
+        """To be called several times a second: adapt the number of lanes, replace slow ones, wake idle ones.
+
+        `busy` is the share of the processors' time that was in use since the last call.
+        """
         now = self._clock()
         with self._ready:
             received = sum(lane.received for lane in self._lanes)
             working = dict(self._busy)
             saturated = len(working) >= self.tuner.target
-            target = self.tuner.update(now, received, saturated)
+            target = self.tuner.update(now, received, saturated, busy)
             if target > len(working):
                 self._call_one()
                 self._ready.notify_all()

@@ -1,12 +1,5 @@
 """The partial file and its journal: what is on disk of a file that is not complete.
 
-The journal is JSON Lines. The first line says which file this is:
-
-    {"version":1,"size":4294967296,"granule":1048576,"sha256":"…","git_sha1":null,"etag":null,"source":"hub"}
-
-and each line after it that a granule is there, with the CRC-32 of its bytes: `[17,3405691582]`, or that it turned
-out bad: `[17,null]`. The last line about a granule counts, a line that is none is skipped.
-
 **The journal never claims a range that is not on disk.** A line is appended, in one write, after `pwrite` of the
 granule's last byte has returned. So:
 
@@ -19,7 +12,8 @@ granule's last byte has returned. So:
   all that was claimed since the last good fsync is taken back.
 
 A journal is begun, and begun again at each resume, as a whole: temporary file, fsync, rename. The part file is
-locked (flock), so that two processes on one store never write one partial at once.
+locked (flock) for as long as a thread may write to it, which may be a moment longer than the fetch: one that was
+cancelled leaves a lane behind that sits in a look-up of a name, and the next fetch of the file waits for it.
 """
 
 from __future__ import annotations
@@ -32,96 +26,21 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import orjson
 
 from agent.core.names import show
-from agent.core.ranges import GRANULE_MAX, GRANULE_MIN, Grid, granule_for
+from agent.core.ranges import Grid, granule_for
 from agent.core.remote import FetchRequest
 from agent.errors import Code, WantdError
+from agent.transfer.journal import JOURNAL_MAX, Identity, journal, parse_journal
 from agent.transfer.verify import READ_BYTES, checksum
 
-VERSION = 1
-JOURNAL_MAX = 64 * 1024 * 1024  # bytes; 4 MiB granules of 10 TB make 50 MB
-HEADER_MAX = 4096  # bytes; orjson holds the GIL, so no line longer than this is parsed
+# Bytes of one write. The kernel takes folios as large as the write for it. Those of 256 KiB and more come from blocks
+# that a virtual machine may have handed back to its host, whose faults made writing 2 to 3 times as expensive.
+WRITE = 64 * 1024
 RESERVE_STEP = 64 * 1024 * 1024  # bytes
-LINE_MAX = 40  # bytes; two integers
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which file the bytes belong to. Equal content is decided by hash where one is known, else by ETag."""
-
-    size: int
-    granule: int
-    sha256: str | None = None
-    git_sha1: str | None = None
-    etag: str | None = None
-    source: str | None = None
-
-    def continues(self, old: Identity) -> bool:
-        """Whether bytes journaled under `old` are bytes of this file."""
-        if (self.size, self.granule) != (old.size, old.granule):
-            return False
-        if self.sha256 or self.git_sha1:
-            return (self.sha256, self.git_sha1) == (old.sha256, old.git_sha1)
-        return self.etag is not None and self.etag == old.etag and not (old.sha256 or old.git_sha1)
-
-
-def parse_journal(data: bytes, part_size: int) -> tuple[Identity, dict[int, int]] | None:
-    """Whatever bytes a crash left, as an identity and checksums by granule; None when there is no header.
-
-    Total: never raises. No claim reaches past `part_size`, the length in bytes of the part file.
-    """
-    header, _, rest = data.partition(b"\n")
-    identity = _parse_header(header)
-    if identity is None:
-        return None
-    sums: dict[int, int] = {}
-    grid = Grid(identity.size, identity.granule)
-    whole = rest[: rest.rfind(b"\n") + 1]  # a last line without its end is torn
-    for line in whole.splitlines():
-        entry = _loads(line, LINE_MAX)
-        if not (isinstance(entry, list) and len(entry) == 2):
-            continue
-        index, crc = _integer(entry[0]), _integer(entry[1])
-        if entry[1] is None:
-            sums.pop(index, None)
-        elif 0 <= crc < 2**32 and 0 <= index < grid.count and grid.end(index) <= part_size:
-            sums[index] = crc
-    return identity, sums
-
-
-def _parse_header(line: bytes) -> Identity | None:
-    header = _loads(line, HEADER_MAX)
-    if not isinstance(header, dict) or header.pop("version", None) != VERSION:
-        return None
-    texts = [header.get(key) for key in ("sha256", "git_sha1", "etag", "source")]
-    if not all(text is None or isinstance(text, str) for text in texts):
-        return None
-    size, granule = _integer(header.get("size")), _integer(header.get("granule"))
-    if not (0 <= size < 2**62 and GRANULE_MIN <= granule <= GRANULE_MAX):
-        return None
-    return Identity(size, granule, *texts)
-
-
-def _integer(value: object) -> int:
-    """The value, where it is a number without fraction; -1, which nothing here may be, otherwise."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else -1
-
-
-def _loads(line: bytes, most: int) -> Any:
-    if len(line) > most:
-        return None
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
 
 
 class Partial:
@@ -250,9 +169,9 @@ class Partial:
         """
         try:
             with self._writing:
-                done = os.pwrite(self._fd, view, offset)
+                done = 0
                 while done < len(view):
-                    done += os.pwrite(self._fd, view[done:], offset + done)
+                    done += os.pwrite(self._fd, view[done : done + WRITE], offset + done)
         except OSError as error:
             raise disk_error(self._request.part_path, error) from None
 
@@ -302,15 +221,13 @@ class Partial:
         """Write the journal anew with what is claimed, then give the file its length."""
         assert self._identity is not None  # noqa: S101  set by both callers
         path = self._request.journal_path
-        lines = [orjson.dumps({"version": VERSION, **asdict(self._identity)})]
-        lines += [b"[%d,%d]" % entry for entry in self.sums.items()]
         temporary = f"{path}.tmp"
         fd = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
         )
         try:
             with open(fd, "wb", closefd=False) as file:
-                file.write(b"\n".join(lines) + b"\n")
+                file.write(journal(self._identity, self.sums))
             os.fsync(fd)
             os.rename(temporary, path)
         except BaseException:

@@ -1,15 +1,14 @@
 """One piece over one connection: ask, check that the answer is what was asked for, and write it down.
 
 **Why threads and blocking sockets, and not aiohttp**, the project's HTTP library: a read of aiohttp costs the event
-loop a wake-up, a parse and a copy, all under the GIL, and TLS is bound to the loop's one core. Measured for 4 GiB
-on loopback, two cores: aiohttp 3.2 to 7.7 s plain and 8.4 to 11 s TLS; `recv_into` a reused buffer and `pwrite` in
-two threads 1.7 to 2.0 s plain and 4.9 to 7.4 s TLS, because receiving, decrypting, summing and writing all let go
-of the GIL, and one turn of the interpreter moves 256 KiB. `python -m bench.readers` shows both side by side.
+loop a wake-up, a parse and a copy, all under the GIL and on the loop's one core, where the coroutines of all other jobs
+wait. In threads receiving, decrypting, summing and writing let go of the GIL, and one turn of the interpreter moves
+256 KiB. `python -m bench.readers` shows both side by side; for 2 GiB over two connections on two cores, which nginx
+shares: http 3.3 and 3.7 s with aiohttp, 1.9 s in threads; https 3.4 and 5.3 s with aiohttp, 3.2 and 3.8 s in threads.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 from collections.abc import Mapping
@@ -21,21 +20,33 @@ from agent.core.ranges import SPAN_FIRST
 from agent.core.remote import Fetched, Location
 from agent.errors import Code, WantdError
 from agent.net.budget import HostBudgets
-from agent.net.redirect import host_key, origin
+from agent.net.redirect import host_key
+from agent.transfer.answers import (
+    Changed,
+    check_etag,
+    limited,
+    refusal,
+    refuse_page,
+    size_error,
+    stalled,
+    unreachable,
+    want_200,
+    want_206,
+)
 from agent.transfer.dial import Dialer, authority_of
-from agent.transfer.download import Download, Failure, Kind, Piece, Shape
+from agent.transfer.download import Download
 from agent.transfer.partial import write_small
+from agent.transfer.pieces import Failure, Kind, Piece, Shape
 from agent.transfer.rate import Bucket
 from agent.transfer.verify import Digest, crc32, mismatch
 from agent.transfer.wire import Broken, Connection, Head, Refused, Stalled, cut
 
 CHUNK = 256 * 1024  # bytes; stays in the core's L2 cache between receive, checksum and write
 PATIENCE_S = 2.0  # seconds a lane itself waits for a host's budget; longer waits give the lane back
-UNKNOWN_MAX = 128 * 1024**3  # bytes of a body that announced no length; the largest single model file is 50 GB
+UNKNOWN_MAX = 128 * 1024**3  # bytes of a file whose size no listing told; the largest single model file has 50 GB
 
 _EXPIRED = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 410})
 _KEPT = "%/:=&?~#+!$,;'@()*[]"  # what may stand in a request target as it is: a signature covers the exact text
-_PAGE = re.compile(r"\.html?\b", re.IGNORECASE)
 
 
 class Stopped(Exception):
@@ -47,10 +58,6 @@ class _Relocate(Exception):
 
 
 class _OtherShape(Exception):
-    pass
-
-
-class _Changed(Exception):
     pass
 
 
@@ -125,17 +132,17 @@ class Reader:
         except (Stopped, _OtherShape):
             return None
         except _Wait as wait:
-            return Failure(Kind.RATE, self._limited(location, wait.seconds), wait.seconds)
-        except _Changed:
-            return Failure(Kind.CHANGED, _refusal(piece, "sends another version of the file than before"))
+            return Failure(Kind.RATE, limited(location, wait.seconds), wait.seconds)
+        except Changed:
+            return Failure(Kind.CHANGED, refusal(piece, "sends another version of the file than before"))
         except _Relocate as error:
-            return Failure(Kind.RELOCATE, _unreachable(piece, str(error)))
+            return Failure(Kind.RELOCATE, unreachable(piece, str(error)))
         except Refused as error:
-            return Failure(Kind.RELOCATE, _refusal(piece, f"cannot be used: {error}"))
+            return Failure(Kind.RELOCATE, refusal(piece, f"cannot be used: {error}"))
         except Stalled as error:
-            return Failure(Kind.PASSING, _stalled(piece, str(error), self.stall_s))
+            return Failure(Kind.PASSING, stalled(piece, str(error), self.stall_s))
         except Broken as error:
-            return Failure(Kind.PASSING, _unreachable(piece, str(error)))
+            return Failure(Kind.PASSING, unreachable(piece, str(error)))
         except WantdError as error:
             disk = error.code in (Code.DISK_FULL, Code.STORE_UNWRITABLE)
             return Failure(Kind.FATAL if disk else Kind.RELOCATE, error)
@@ -150,12 +157,12 @@ class Reader:
         connection, head = self._ask(lane, piece, {"Range": f"bytes={start}-{end - 1}"})
         with _Closing(lane, connection, self._dialer, piece.location):
             if head.status == 200:
-                self._refuse_page(piece, head)
+                refuse_page(piece, head)
                 with download.lock:
                     download.single = True
                 raise _OtherShape
-            _want_206(piece, head, start, end)
-            _check_etag(piece, head)
+            want_206(piece, head, start, end)
+            check_etag(piece, head)
             while piece.index < piece.last:
                 self._granule(lane, piece, connection)
             if piece.pos == end:
@@ -165,9 +172,9 @@ class Reader:
         download = piece.download
         connection, head = self._ask(lane, piece, {})
         with _Closing(lane, connection, self._dialer, piece.location):
-            _want_200(head)
-            self._refuse_page(piece, head)
-            _check_etag(piece, head)
+            want_200(head)
+            refuse_page(piece, head)
+            check_etag(piece, head)
             if download.grid is None and head.length is not None:
                 self._learn(download, head.length)
                 if head.length > SPAN_FIRST and "bytes" in head.get("accept-ranges").lower():
@@ -179,7 +186,7 @@ class Reader:
                 self._endless(lane, piece, connection)
                 return
             if head.length not in (None, download.size):
-                raise _size_error(piece, head.length, download.size)
+                raise size_error(piece, head.length, download.size)
             while piece.index < piece.last:
                 self._granule(lane, piece, connection)
             if connection.finish():
@@ -191,8 +198,8 @@ class Reader:
         if size:
             connection, head = self._ask(lane, piece, {})
             with _Closing(lane, connection, self._dialer, piece.location):
-                _want_200(head)
-                self._refuse_page(piece, head)
+                want_200(head)
+                refuse_page(piece, head)
                 if head.length not in (None, size):
                     raise Refused(f"it has {head.length} bytes, expected {size}")
                 while piece.pos < size:
@@ -311,24 +318,11 @@ class Reader:
     def _learn(self, download: Download, size: int) -> None:
         """The size is known now: lay out the granules, unless the file is small."""
         assert download.partial is not None  # noqa: S101  opened before streams are asked for
+        if size > UNKNOWN_MAX:
+            raise Refused(f"it announces {size} bytes, more than any file of a model has")
         etag = download.location.etag if download.location else None
         known = download.request.sha256 or download.request.git_sha1
         download.begin(download.partial.resume(size, etag, download.stream_bytes if known else 0))
-
-    @staticmethod
-    def _refuse_page(piece: Piece, head: Head) -> None:
-        names = f"{piece.download.request.label} {urlsplit(piece.location.url).path}"
-        if head.get("content-type").lower().startswith("text/html") and not _PAGE.search(names):
-            raise Refused("it is an HTML page, a login page of this network perhaps")
-
-    @staticmethod
-    def _limited(location: Location, seconds: float) -> WantdError:
-        return WantdError(
-            Code.RATE_LIMITED,
-            f"{show(origin(location.url).host, 80)} wants no more requests for {seconds:.0f} s",
-            "nothing to do, wantd goes on by itself; a token (HF_TOKEN) gives a larger quota",
-            retry_after_s=seconds,
-        )
 
 
 class _Closing:
@@ -353,71 +347,3 @@ def _drop(lane: Lane, connection: Connection) -> None:
     with lane.lock:  # nobody may cut a number that the system has given to another socket
         lane.sock = None
         connection.close()
-
-
-def _size_error(piece: Piece, found: int | None, size: int | None) -> Exception:
-    """Another size than before: another file, where the size is only what the server said of it itself."""
-    if piece.download.request.size is None:
-        return _Changed()
-    return Refused(f"the file has {found} bytes there, expected {size}")
-
-
-def _want_206(piece: Piece, head: Head, start: int, end: int) -> None:
-    if head.status != 206:
-        raise Refused(f"it answered {head.status} to a request for a range")
-    first, behind, total = head.content_range
-    if total != piece.download.size:
-        raise _size_error(piece, total, piece.download.size)
-    if (first, behind) != (start, end):
-        raise Refused(f"bytes {first}-{behind - 1} came, {start}-{end - 1} were asked for")
-    if head.length not in (None, end - start):
-        raise Refused(f"a range of {end - start} bytes came with a Content-Length of {head.length}")
-
-
-def _want_200(head: Head) -> None:
-    if head.status != 200:
-        raise Refused(f"it answered {head.status} to a request for the whole file")
-
-
-def _check_etag(piece: Piece, head: Head) -> None:
-    """All bytes from one location are of one version: a strong ETag must not change."""
-    etag, download = head.get("etag"), piece.download
-    if not etag or etag.startswith("W/"):
-        return
-    with download.lock:
-        if piece.generation != download.generation or download.ignore_etag:
-            return
-        if download.etag is None:
-            download.etag = etag
-        elif download.etag != etag:
-            raise _Changed
-
-
-def _unreachable(piece: Piece, what: str) -> WantdError:
-    location = piece.location
-    code = Code.HUB_UNREACHABLE if location.source == "hub" else Code.PROXY_UNREACHABLE
-    host = show(origin(location.url).host, 80)
-    return WantdError(
-        code,
-        f"{host} did not bring {show(piece.download.request.label)}: {what}",
-        "wantd tries again by itself; check the network and the host's own state when it goes on",
-        file=piece.download.request.label,
-    )
-
-
-def _stalled(piece: Piece, what: str, stall_s: float) -> WantdError:
-    return WantdError(
-        Code.STALLED,
-        f"{show(origin(piece.location.url).host, 80)} keeps the connection but sends nothing: {what}",
-        f"wantd tries again by itself; transfer.stall_timeout_s ({stall_s:g} s) says how long silence is borne",
-        file=piece.download.request.label,
-    )
-
-
-def _refusal(piece: Piece, what: str) -> WantdError:
-    return WantdError(
-        Code.HUB_PROTOCOL,
-        f"what {show(origin(piece.location.url).host, 80)} answers for {show(piece.download.request.label)} {what}",
-        "a proxy or login page may be in between; check HF_ENDPOINT, or report it to whoever runs that server",
-        file=piece.download.request.label,
-    )

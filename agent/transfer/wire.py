@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.core.names import show
+from agent.transfer.tls import Stream, Tls
 
 HEAD_MAX = 64 * 1024  # bytes; as much as nginx and Apache allow a client, no real answer comes near
 CHUNK_LINE_MAX = 1024  # bytes of a chunk's size and extensions
@@ -78,13 +79,14 @@ class Connection:
     `stall_s` is how long the server may be silent, and the time over which it must keep up `RATE_FLOOR`.
     """
 
-    def __init__(self, sock: socket.socket, stall_s: float, target_prefix: str = "") -> None:
+    def __init__(self, sock: socket.socket, stall_s: float, target_prefix: str = "", tls: Tls | None = None) -> None:
         self.sock = sock
+        self.tls = tls
         self.used = False
         self.idle_since = 0.0
         self.target_prefix = target_prefix  # scheme and host, for a proxy that wants absolute targets
         self.extra_headers: Mapping[str, str] = {}  # for the proxy alone
-        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._stream: Stream = tls or sock
         self._stall_s = stall_s
         self._poll_s = max(stall_s / POLLS, 0.01)
         self._spare = b""
@@ -93,16 +95,13 @@ class Connection:
         self._first_chunk = False
         self._keep = False
         self._floor: tuple[float, int] = (0.0, 0)  # seconds waited and bytes got in the running stall window
-        if self._tls:
-            sock.settimeout(self._poll_s)
-        else:
-            # A timeout of the kernel, not of Python: Python's would turn the socket non-blocking, and each read would
-            # be two system calls and could not wait for the whole buffer.
-            sock.settimeout(None)
-            seconds = struct.pack("ll", int(self._poll_s), int(self._poll_s % 1 * 1e6))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-            limit = struct.pack("ll", int(stall_s), int(stall_s % 1 * 1e6))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        # A timeout of the kernel, not of Python: Python's would turn the socket non-blocking, and each read would be
+        # two system calls and could not wait for the whole buffer.
+        sock.settimeout(None)
+        seconds = struct.pack("ll", int(self._poll_s), int(self._poll_s % 1 * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
+        limit = struct.pack("ll", int(stall_s), int(stall_s % 1 * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def ask(self, method: str, target: str, host: str, headers: Mapping[str, str]) -> Head:
         """Send a request and read the answer's head. Raises `Broken`, `Stalled`, `Refused`."""
@@ -112,7 +111,7 @@ class Connection:
                 raise Refused(f"the header {show(name, 40)} cannot be sent")
         lines = [f"{method} {self.target_prefix}{target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
         try:
-            self.sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+            self._stream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         except (OSError, ValueError) as error:
             raise Broken(f"sending the request failed: {reason(error)}") from None
         deadline = time.monotonic() + self._stall_s
@@ -157,7 +156,7 @@ class Connection:
         """Whether an idle connection still looks alive: nothing to read, not even its end."""
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
-        return not poll.poll(0)
+        return not poll.poll(0) and (self.tls is None or self.tls.is_quiet)
 
     def _read_head(self, deadline: float) -> tuple[Head, bool]:
         data = self._spare
@@ -249,28 +248,18 @@ class Connection:
     def _receive(self, view: memoryview) -> int:
         """One try to fill the view. Returns -1 when nothing came in a poll's time, 0 when the connection ended."""
         try:
-            if not self._tls:
-                return self.sock.recv_into(view, 0, socket.MSG_WAITALL)
-            n = 0
-            while n < len(view):  # one read gives one TLS record, 16 KiB at most
-                try:
-                    more = self.sock.recv_into(view[n:])
-                except TimeoutError:
-                    return n or -1
-                if more == 0:
-                    return n
-                n += more
+            return self._stream.recv_into(view, 0, socket.MSG_WAITALL)
         except BlockingIOError:
             return -1
         except (OSError, ValueError) as error:
             raise Broken(f"reading failed: {reason(error)}") from None
-        return n
 
     def _recv(self, most: int) -> bytes | None:
         """What came in one poll's time, b"" at the end of the connection, None when nothing came."""
+        view = memoryview(bytearray(most))
         try:
-            return self.sock.recv(most)
-        except (BlockingIOError, TimeoutError):
+            return bytes(view[: self._stream.recv_into(view)])
+        except BlockingIOError:
             return None
         except (OSError, ValueError) as error:
             raise Broken(f"reading the answer failed: {reason(error)}") from None
@@ -281,13 +270,9 @@ class Connection:
 
 
 def cut(sock: socket.socket) -> None:
-    """Wake whoever waits on the socket, from any thread.
-
-    Not `sock.shutdown`: SSLSocket's forgets its TLS state first, and a reader in another thread would then take
-    ciphertext for content.
-    """
+    """Wake whoever waits on the socket, from any thread."""
     try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # not connected yet, or ended by itself: nobody waits on it
 

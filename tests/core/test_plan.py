@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.catalog import Artifact
+from agent.core.misses import CHOICES_SHOWN
 from agent.core.names import RepoId, SafeName, StoreName
-from agent.core.plan import CHOICES_SHOWN, Plan, make_plan, needed_listings, weight_index
+from agent.core.plan import Plan, make_plan, needed_listings, weight_index
 from agent.core.remote import Listing, RemoteFile
 from agent.core.target import Selection, Target
 from agent.errors import Code, WantdError

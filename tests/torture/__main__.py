@@ -1,94 +1,105 @@
 """The long form: every fault of every family, and the table of docs/RELIABILITY.md from what was seen.
 
-python -m tests.torture                    all, with 1,000 kills
+python -m tests.torture                    all, with 1,200 kills
 python -m tests.torture --kills 100        the same, sooner
-python -m tests.torture hub clock          only the rows whose titles hold these words; the other rows stay
+python -m tests.torture hub clock          only the families whose titles hold these words; the others' rows stay
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.harness import CHECKOUT
-from tests.torture.cases import Case, Family
+from tests.torture.cases import Case, Family, SomeBroke
 from tests.torture.families import FAMILIES
 from tests.torture.lives import library, world
 
 TABLE = CHECKOUT / "docs" / "RELIABILITY.md"
-BEGIN, END = "<!-- table: made by make torture -->", "<!-- end of table -->"
-HEAD = "| fault | what must hold | tried | held | not possible here | when |\n|---|---|---|---|---|---|\n"
-KILLS = 1000
+BEGIN, END = "<!-- table: made by make torture -->\n", "<!-- end of table -->"
+HEAD = "| fault | tried | held | not possible here |\n|---|---|---|---|\n"
+KILLS = 1200  # so many that every call of a life has its turn
 
 
 @dataclass
-class Row:
-    """What came of one family."""
+class Tally:
+    """What came of one family: numbers of faults, by row."""
 
-    tried: int = 0
-    held: int = 0
-    left_out: int = 0
+    tried: Counter[str] = field(default_factory=Counter)
+    broke: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
-    def line(self, family: Family) -> str:
-        today = datetime.now(UTC).date()
-        numbers = f"{self.tried:,} | {self.held:,} | {self.left_out or ''}"
-        return f"| {family.title} | {family.promise} | {numbers} | {today} |\n"
+    def add(self, case: Case, problems: Counter[str]) -> None:
+        """One case that was tried, or left out, where the machine lacks something for it."""
+        if case.lacks:
+            self.left_out.update(case.rows)
+            print(f"  left out: {case.name}: {case.lacks}", flush=True)
+            return
+        self.tried.update(case.rows)
+        self.broke.update(problems)
+
+    def section(self, family: Family, rows: list[str]) -> str:
+        """The family's part of the table."""
+        tried, held = self.tried.total(), self.tried.total() - self.broke.total()
+        text = f"### {family.title}: {held:,} of {tried:,}\n\n{family.promise[0].upper()}{family.promise[1:]}. "
+        text += f"Run on {datetime.now(UTC).date()}.\n\n{HEAD}"
+        for row in rows:
+            held = self.tried[row] - self.broke[row]
+            text += f"| {row} | {self.tried[row]:,} | {held:,} | {self.left_out[row] or ''} |\n"
+        return text + "\n"
 
 
-def run_family(family: Family, kills: int, scratch: Path, workers: int) -> Row:
-    """All cases of a family, some at once where they do not disturb one another."""
-    row = Row()
+def run_family(family: Family, kills: int, scratch: Path, workers: int) -> tuple[Tally, str]:
+    """All cases of a family, some at once where they do not disturb one another, and their part of the table."""
+    tally = Tally()
     cases = list(family.cases(kills))
     began = time.monotonic()
     with ThreadPoolExecutor(workers if family.together else 1) as pool:
-        for number, (case, held, problem) in enumerate(pool.map(lambda case: run_case(case, scratch), cases), 1):
-            if case.lacks:
-                row.left_out += case.faults
-                print(f"  left out: {case.name}: {case.lacks}", flush=True)
-                continue
-            row.tried += held if problem is None else case.faults
-            row.held += held
-            if problem is not None:
-                print(f"  FAILED {case.name}:\n{problem}", flush=True)
-            elif not family.together or number % 20 == 0:
+        for number, (case, problems) in enumerate(pool.map(lambda case: run_case(case, scratch), cases), 1):
+            tally.add(case, problems)
+            if problems or not family.together or number % 20 == 0:
                 seconds = time.monotonic() - began
-                print(
-                    f"  {number} of {len(cases)} cases, {row.held:,} faults, {seconds:.0f} s: {case.name}", flush=True
-                )
-    return row
+                print(f"  {number} of {len(cases)} cases, {seconds:.0f} s: {case.name}", flush=True)
+    rows = dict.fromkeys(row for case in cases for row in case.rows)
+    return tally, tally.section(family, list(rows))
 
 
-def run_case(case: Case, scratch: Path) -> tuple[Case, int, str | None]:
-    """The case, how many faults ended as stated, and what went wrong."""
+def run_case(case: Case, scratch: Path) -> tuple[Case, Counter[str]]:
+    """The case, and how many faults did not end as stated, by row."""
     if case.lacks:
-        return case, 0, None
+        return case, Counter()
     root = Path(tempfile.mkdtemp(dir=scratch))
     try:
-        held = case.run(root)
+        case.run(root)
+    except SomeBroke as broke:
+        print(f"  FAILED {case.name}:\n{broke}", flush=True)
+        return case, Counter({row: len(problems) for row, problems in broke.problems.items()})
     except Exception:  # noqa: BLE001  whatever goes wrong in one case is a row's number, not the end of the run
-        return case, 0, traceback.format_exc()
+        print(f"  FAILED {case.name}:\n{traceback.format_exc()}", flush=True)
+        return case, Counter(case.rows)
     shutil.rmtree(root, ignore_errors=True)
-    return case, held, None
+    return case, Counter()
 
 
-def write_table(lines: Iterable[str]) -> None:
-    """Replace the rows that were run; the others stay as they are."""
+def write_table(section: str, family: Family) -> None:
+    """Replace the family's part; the others stay as they are."""
     text = TABLE.read_text()
     before, _, rest = text.partition(BEGIN)
     old, _, after = rest.partition(END)
-    rows = {line.split("|")[1].strip(): line + "\n" for line in old.splitlines() if line.startswith("| ")}
-    rows |= {line.split("|")[1].strip(): line for line in lines}
-    ordered = [rows[family.title] for family in FAMILIES if family.title in rows]
-    TABLE.write_text(f"{before}{BEGIN}\n{HEAD}{''.join(ordered)}{END}{after}")
+    sections = {part.partition(":")[0]: f"### {part}" for part in re.split(r"^### ", old, flags=re.MULTILINE)[1:]}
+    sections[family.title] = section
+    ordered = [sections[known.title] for known in FAMILIES if known.title in sections]
+    TABLE.write_text(f"{before}{BEGIN}\n{''.join(ordered)}{END}{after}")
 
 
 def main() -> int:
@@ -99,19 +110,19 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [f for f in FAMILIES if not arguments.only or any(w in f.title.lower() for w in arguments.only)]
     scratch = Path(tempfile.mkdtemp(prefix="wantd-torture-"))
-    failed = 0
+    broke = 0
     world()  # before there are threads
     library("crash.c")
     for family in chosen:
         print(family.title, flush=True)
-        row = run_family(family, arguments.kills, scratch, arguments.workers)
-        failed += row.tried - row.held
-        print(f"  {row.tried:,} tried, {row.held:,} ended as stated", flush=True)
-        write_table([row.line(family)])
+        tally, section = run_family(family, arguments.kills, scratch, arguments.workers)
+        broke += tally.broke.total()
+        print(f"  {tally.tried.total():,} tried, {tally.broke.total():,} did not end as stated", flush=True)
+        write_table(section, family)
     world().close()
-    if not failed:
+    if not broke:
         shutil.rmtree(scratch, ignore_errors=True)
-    return 1 if failed else 0
+    return 1 if broke else 0
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
@@ -19,17 +19,32 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
 }
 
 
+class SomeBroke(AssertionError):
+    """Some faults of a case did not end as stated: what was wrong, by row."""
+
+    def __init__(self, problems: Mapping[str, Sequence[str]]) -> None:
+        super().__init__("\n".join(problem for row in problems.values() for problem in row))
+        self.problems = problems
+
+
 @dataclass(frozen=True)
 class Case:
-    """One fault, or a row of them: `run` gets an empty directory, raises AssertionError where a promise broke, and
-    gives the number of faults that it produced. `brief` cases are in `make test` as well.
+    """One fault, or several that are produced together: `run` gets an empty directory, and raises AssertionError where
+    a promise broke (`SomeBroke` where it knows which). `faults` has the rows of the table that the case belongs to, and
+    how many faults of each it produces; left out, that is one, under the case's name. `brief` cases are in `make test`
+    as well.
     """
 
     name: str
-    run: Callable[[Path], int]
+    run: Callable[[Path], None]
     brief: bool = True
     needs: tuple[str, ...] = ()
-    faults: int = 1  # how many `run` tries: what counts as failed where it raises
+    faults: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """How many faults of which row."""
+        return self.faults or {self.name: 1}
 
     @property
     def lacks(self) -> str | None:
@@ -39,8 +54,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Family:
-    """A row of the table. `cases` gets the number of kills that the whole run is to make; those that run `together` do
-    not disturb one another.
+    """A section of the table: its cases have its rows. `cases` gets the number of kills that the whole run is to make;
+    those that run `together` do not disturb one another.
     """
 
     title: str

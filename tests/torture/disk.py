@@ -86,7 +86,7 @@ def moving(agent: AgentProcess, name: str = "x") -> bool:
 # -- full -----------------------------------------------------------------------------------------------------------
 
 
-def full_before(root: Path) -> int:
+def full_before(root: Path) -> None:
     """No room at first: it waits and says how much it needs; room is made, and it goes on by itself."""
     with tmpfs(root / "a" / "models", 4 * MIB):
         agent = agent_in(root / "a")
@@ -101,10 +101,9 @@ def full_before(root: Path) -> int:
             assert sent() == 0, "not a byte was fetched for nothing"
             filler.unlink()
             right(agent.ready("x"), REPO, FILE)
-    return 1
 
 
-def full_in_the_middle(root: Path) -> int:
+def full_in_the_middle(root: Path) -> None:
     """Somebody else takes all the room while files come; what is there is kept, and nothing comes twice.
 
     Small files: large ones have their room set aside when they are begun.
@@ -126,7 +125,6 @@ def full_in_the_middle(root: Path) -> int:
             assert {path.name: path.read_bytes() for path in directory.glob("part-*")} == parts
     came = sum(sent("torture/parts", name) for name in parts)
     assert came <= (len(parts) + 1) * one + SLACK, f"{came} bytes came for {len(parts) * one}"  # one was under way
-    return 1
 
 
 def fill(path: Path) -> None:
@@ -136,7 +134,7 @@ def fill(path: Path) -> None:
             file.write(bytes(4096))
 
 
-def full_spool(root: Path) -> int:
+def full_spool(root: Path) -> None:
     """No room for answers: the want is carried out all the same, and answered once there is room."""
     with tmpfs(root / "a" / "spool", MIB):
         agent = agent_in(root / "a")
@@ -147,16 +145,15 @@ def full_spool(root: Path) -> int:
             wait_until(lambda: (agent.store / "qwen3" / ".wantd.json").exists(), "the model is published")
             filler.unlink()
             right(agent.ready("x"), REPO, FILE)
-    return 1
 
 
 # -- failing --------------------------------------------------------------------------------------------------------
 
 
-def eio(call: str, times: int) -> Callable[[Path], int]:
+def eio(call: str, times: int) -> Callable[[Path], None]:
     """The disk answers EIO to a call on the part file: what was written since the last good sync is not believed."""
 
-    def run(root: Path) -> int:
+    def run(root: Path) -> None:
         agent = agent_in(root / "a")
         sha = hub().repos()[REPO]["files"][FILE]["sha256"]
         part = agent.store / ".partial" / f"{sha}.part"
@@ -178,7 +175,6 @@ def eio(call: str, times: int) -> Callable[[Path], int]:
         assert "(INJECTED)" in (root / "strace").read_text(), "the fault was produced"
         if call in ("fsync", "fdatasync"):
             assert sent() >= 2 * GGUF, f"{sent()} bytes: what a failed sync left in the cache was believed"
-        return 1
 
     return run
 
@@ -186,7 +182,7 @@ def eio(call: str, times: int) -> Callable[[Path], int]:
 # -- refusing -------------------------------------------------------------------------------------------------------
 
 
-def read_only(root: Path) -> int:
+def read_only(root: Path) -> None:
     """The store's file system turns read-only in the middle: it is said; turned back, it goes on by itself."""
     agent = agent_in(root / "a")
     with agent:
@@ -199,7 +195,6 @@ def read_only(root: Path) -> int:
             assert agent.failed("x")["code"] == "store_unwritable"
         wait_until(lambda: (agent.progress("x") or {})["state"] == "ready", "it goes on by itself")
         right(agent.ready("x"), REPO, FILE)
-    return 1
 
 
 @contextlib.contextmanager
@@ -216,7 +211,7 @@ def read_only_mount(path: Path) -> Iterator[None]:
 # -- vanishing ------------------------------------------------------------------------------------------------------
 
 
-def store_removed(root: Path) -> int:
+def store_removed(root: Path) -> None:
     """The store is removed while bytes come, and while all is quiet: each time it is made again and filled."""
     agent = agent_in(root / "a")
     with slowly(), agent:
@@ -229,10 +224,9 @@ def store_removed(root: Path) -> int:
         remove_tree(agent.store)
         wait_until(lambda: (agent.store / "qwen3" / ".wantd.json").exists(), "a wanted model comes back")
         right(agent.ready("x"), REPO, FILE)
-    return 2
 
 
-def spool_removed(root: Path) -> int:
+def spool_removed(root: Path) -> None:
     """The spool is removed and made again, in the middle of a download: what is in it then is what is wanted."""
     agent = agent_in(root / "a")
     with slowly(), agent:
@@ -251,7 +245,6 @@ def spool_removed(root: Path) -> int:
         again = agent.wantd("run")
         assert again.returncode != 0, "the new directory is guarded like the old one"
         assert "another agent serves" in again.stderr, again.stderr
-    return 2
 
 
 def remove_tree(path: Path) -> None:
@@ -267,7 +260,7 @@ def remove_tree(path: Path) -> None:
 # -- two ------------------------------------------------------------------------------------------------------------
 
 
-def two_file_systems(root: Path) -> int:
+def two_file_systems(root: Path) -> None:
     """A part of the store on another file system than the partials: no rename leads there, and it is whole in it."""
     agent = agent_in(root / "a")
     hub().commit("far/model", {FILE: os.urandom(2 * MIB)})
@@ -279,28 +272,27 @@ def two_file_systems(root: Path) -> int:
         record = json.loads((Path(path).parent / ".wantd.json").read_bytes())
         assert record["files"][0]["size"] == 2 * MIB
         wait_until(lambda: not any((agent.store / ".partial").iterdir()), "no byte is left behind")
-    return 1
 
 
-def partials_elsewhere(root: Path) -> int:
+def partials_elsewhere(root: Path) -> None:
     """The partials on a file system of their own."""
     agent = agent_in(root / "a")
     with tmpfs(agent.store / ".partial", 32 * MIB), agent:
         agent.drop("x", ["qwen3", "nest"])
         right(agent.ready("x"), REPO, FILE)
         wait_until(lambda: not any((agent.store / ".partial").iterdir()), "no byte is left behind")
-    return 1
 
 
 def cases(_: int) -> Iterator[Case]:
-    yield Case("no room at first", full_before, needs=("root",))
-    yield Case("no room in the middle", full_in_the_middle, needs=("root",))
+    yield Case("no room (ENOSPC) at first, then room is made", full_before, needs=("root",))
+    yield Case("no room (ENOSPC) in the middle, then room is made", full_in_the_middle, needs=("root",))
     yield Case("no room for answers", full_spool, brief=False, needs=("root",))
-    yield Case("EIO on fdatasync", eio("fdatasync", 1), needs=("strace",))
-    yield Case("EIO on three writes", eio("pwrite64", 3), needs=("strace",))
-    yield Case("EIO on ftruncate", eio("ftruncate", 1), brief=False, needs=("strace",))
+    yield Case("EIO on fdatasync of a part file", eio("fdatasync", 1), needs=("strace",))
+    yield Case("EIO on three writes to a part file", eio("pwrite64", 3), needs=("strace",))
+    yield Case("EIO on ftruncate of a part file", eio("ftruncate", 1), brief=False, needs=("strace",))
     yield Case("the store turns read-only", read_only, needs=("root",))
-    yield Case("the store is removed", store_removed, faults=2)
-    yield Case("the spool is removed", spool_removed, faults=2)
-    yield Case("a model on another file system", two_file_systems, needs=("root",))
-    yield Case("partials on another file system", partials_elsewhere, brief=False, needs=("root",))
+    removed = "removed while bytes come, and while all is quiet"
+    yield Case("the store is removed", store_removed, faults={f"the store is {removed}": 2})
+    yield Case("the spool is removed", spool_removed, faults={f"the spool is {removed}": 2})
+    yield Case("a model on another file system than its partials", two_file_systems, needs=("root",))
+    yield Case("the partials on a file system of their own", partials_elsewhere, brief=False, needs=("root",))

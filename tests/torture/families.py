@@ -1,4 +1,4 @@
-"""The rows of the table: every fault family, what must hold, and where its cases are."""
+"""The sections of the table: every fault family, what must hold, and where its cases are."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from tests.torture.cases import Family
 _WHOLE = "no bad file, no torn answer, no lost want, no lock or byte left over"
 
 FAMILIES = [
-    Family("kill -9 at a step", f"before, after and within each call that changes the disk: {_WHOLE}",
+    Family("Kill -9 at a step", f"before, after and within each call that changes the disk: {_WHOLE}",
            lives.at_steps, together=True),
-    Family("kill -9 at any moment", _WHOLE, lives.at_moments, together=True),
-    Family("disk", "full, failing, read-only, removed, two: it is said, it goes on by itself, nothing comes twice "
+    Family("Kill -9 at any moment", _WHOLE, lives.at_moments, together=True),
+    Family("Disk", "full, failing, read-only, removed, two: it is said, it goes on by itself, nothing comes twice "
            "but what a failed sync left", disk.cases),
-    Family("clock steps", "plus and minus an hour: no job of the scheduler stands still for more than two intervals",
+    Family("Clock", "no job of the scheduler stands still for more than two intervals",
            clock.cases),
-    Family("load", "floods, lost events, no inotify: no want is lost", load.cases),
-    Family("hostile Hub", "each lie ends in the stated code or in the right bytes, in bounded time and memory; the "
+    Family("Load", "floods, lost events, no inotify: no want is lost", load.cases),
+    Family("Hostile Hub", "each lie ends in the stated code or in the right bytes, in bounded time and memory; the "
            "token stays; the next want works", hub_lies.cases, together=True),
-    Family("hostile spool", "nothing is followed, blocked on, read or overwritten; others are served",
+    Family("Hostile spool", "nothing is followed, blocked on, read or overwritten; others are served",
            spool_tricks.cases),
 ]  # fmt: skip

@@ -39,6 +39,11 @@ DEATHS_SAMPLED = 8
 LIVES_SAMPLED = 5
 MOMENTS_S = (0.3, 2.5)  # from the first import to some time after everything is done
 STEPS = 480  # calls that change the disk in a whole life: 463 to 470 were counted, and steps past the end end it idle
+STEP_ROW = f"SIGKILL at call N of a life from nothing, N = 1 to {STEPS}: before, after, or in the middle of it"
+RECOVERY_ROW = "SIGKILL at any call of the recovery from that"
+AGAIN_ROW = "SIGKILL at a call, where models have been removed before"
+FAR_ROW = "SIGKILL at a call, a model's directory being on another file system"
+MOMENT_ROW = "SIGKILL at any moment"
 # Letters to the agent that stay in force for the whole life, by path below the spool.
 WANTS = {
     "plain": "qwen3",
@@ -301,22 +306,22 @@ def steps_of_a_whole_life(root: Path) -> int:
 def walked(step: int, seed: int) -> Case:
     """Dies at one step of a whole life, then at any step of the recovery, then lives."""
 
-    def run(root: Path) -> int:
+    def run(root: Path) -> None:
         chance = random.Random(seed)
         life = Life(root)
         life.die(Death(step, HOWS[step % len(HOWS)]))
         for _ in range(DEATHS_WALKED - 1):
             life.die(Death(chance.randint(1, STEPS), chance.choice(HOWS)))
         life.live()
-        return DEATHS_WALKED
 
-    return Case(f"call {step}", run, brief=False, needs=("cc",), faults=DEATHS_WALKED)
+    faults = {STEP_ROW: 1, RECOVERY_ROW: DEATHS_WALKED - 1}
+    return Case(f"call {step}", run, brief=False, needs=("cc",), faults=faults)
 
 
 def random_moments(seed: int, *, brief: bool = False) -> Case:
     """Dies at any moment, again and again, then lives."""
 
-    def run(root: Path) -> int:
+    def run(root: Path) -> None:
         chance = random.Random(seed)
         life = Life(root)
         for _ in range(DEATHS_RANDOM):
@@ -324,30 +329,28 @@ def random_moments(seed: int, *, brief: bool = False) -> Case:
                 life.begin_again()
             life.die(Death(moment_s=chance.uniform(*MOMENTS_S)))
         life.live()
-        return DEATHS_RANDOM
 
-    return Case(f"moments {seed}", run, brief=brief, faults=DEATHS_RANDOM)
+    return Case(f"moments {seed}", run, brief=brief, faults={MOMENT_ROW: DEATHS_RANDOM})
 
 
 def sampled(seed: int) -> Case:
     """The short form: deaths at steps spread over a whole life, in one life."""
 
-    def run(root: Path) -> int:
+    def run(root: Path) -> None:
         life = Life(root)
         for number in range(DEATHS_SAMPLED):
             life.begin_again()
             step = STEPS * (number * LIVES_SAMPLED + seed) // (DEATHS_SAMPLED * LIVES_SAMPLED) + 1
             life.die(Death(step, HOWS[(number + seed) % len(HOWS)]))
         life.live()
-        return DEATHS_SAMPLED
 
-    return Case(f"sample {seed}", run, needs=("cc",), faults=DEATHS_SAMPLED)
+    return Case(f"sample {seed}", run, needs=("cc",), faults={AGAIN_ROW: DEATHS_SAMPLED})
 
 
 def across_file_systems(seed: int) -> Case:
     """As `walked`, where one model lies on another file system: its files are copied, not renamed."""
 
-    def run(root: Path) -> int:
+    def run(root: Path) -> None:
         chance = random.Random(seed)
         far = root / "models" / "qwen3"
         far.mkdir(parents=True)
@@ -359,9 +362,9 @@ def across_file_systems(seed: int) -> Case:
             life.live()
         finally:
             subprocess.run(["umount", "--lazy", str(far)], check=True)
-        return DEATHS_RANDOM
 
-    return Case(f"two file systems {seed}", run, brief=False, needs=("cc", "root"), faults=DEATHS_RANDOM)
+    faults = {FAR_ROW: DEATHS_RANDOM}
+    return Case(f"two file systems {seed}", run, brief=False, needs=("cc", "root"), faults=faults)
 
 
 def at_steps(kills: int) -> Iterator[Case]:

@@ -60,10 +60,10 @@ def _first_lines(path: str) -> bytes:
     return b""
 
 
-def flood(count: int) -> Callable[[Path], int]:
+def flood(count: int) -> Callable[[Path], None]:
     """`count` wants in one burst, from eight processes."""
 
-    def run(root: Path) -> int:
+    def run(root: Path) -> None:
         with agent_in(root / "a") as agent:
             agent.drop("first", "nest")
             agent.ready("first")
@@ -76,12 +76,11 @@ def flood(count: int) -> Callable[[Path], int]:
             assert [producer.wait() for producer in producers] == [0] * PRODUCERS
             wait_until(lambda: unanswered(agent.spool) == 0, f"{count} wants are ready", 60 + count / 200)
             assert agent.rss_bytes() < RSS_MAX, agent.rss_bytes()
-        return count // PRODUCERS * PRODUCERS
 
     return run
 
 
-def overflow(root: Path) -> int:
+def overflow(root: Path) -> None:
     """The kernel drops events while the agent stands still: the scan finds what they would have told."""
     with open(QUEUE_LIMIT, encoding="ascii") as file:
         before = file.read()
@@ -100,7 +99,6 @@ def overflow(root: Path) -> int:
         os.kill(agent.pid, signal.SIGCONT)
         wait_until(lambda: unanswered(agent.spool) == 0, "every want is ready")
         assert "overflow" in agent.log().lower(), "the queue did run over"
-    return 1
 
 
 class _Stopper:
@@ -116,7 +114,7 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def no_inotify(root: Path) -> int:
+def no_inotify(root: Path) -> None:
     """No inotify instance is left (EMFILE): the spool is polled, and the log says so."""
     agent = agent_in(root / "a", spool__poll_interval_s=0.2, scheduler__rescan_s=NEVER_S)
     # A user namespace has a limit of its own: the rest of the machine keeps its instances.
@@ -131,11 +129,11 @@ def no_inotify(root: Path) -> int:
         assert "no inotify" in agent.log(), agent.log()
         (agent.spool / "w0.want").unlink()
         wait_until(lambda: not (agent.spool / "w0.progress").exists(), "a removal is seen")
-    return 1
 
 
 def cases(_: int) -> Iterator[Case]:
-    yield Case("2,000 wants from 8 processes", flood(2000), faults=2000)
-    yield Case("100,000 wants from 8 processes", flood(FLOOD), brief=False, faults=FLOOD)
+    yield Case("2,000 wants from 8 processes", flood(2000), faults={"a burst of 2,000 wants from 8 processes": 2000})
+    row = f"a burst of {FLOOD:,} wants from 8 processes"
+    yield Case("100,000 wants from 8 processes", flood(FLOOD), brief=False, faults={row: FLOOD})
     yield Case("the queue of inotify runs over", overflow, needs=("root",))
-    yield Case("no inotify instance left", no_inotify, needs=("root",))
+    yield Case("no inotify instance is left (EMFILE)", no_inotify, needs=("root",))

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,34 +71,33 @@ def plant(kind: str, path: Path, root: Path) -> None:
         path.chmod(0)
 
 
-KINDS = {
-    "link": "want_unreadable",
-    "dangling link": "want_unreadable",
-    "link to itself": "want_unreadable",
-    "link to /dev/zero": "want_unreadable",
-    "FIFO": "want_unreadable",
-    "socket": "want_unreadable",
-    "device": "want_unreadable",
-    "directory": "want_unreadable",
-    "sparse TiB": "want_too_large",
+KINDS = {  # what a want may be, the row it belongs to, and the error
+    "link": ("symbolic links", "want_unreadable"),
+    "dangling link": ("symbolic links", "want_unreadable"),
+    "link to itself": ("symbolic links", "want_unreadable"),
+    "link to /dev/zero": ("symbolic links", "want_unreadable"),
+    "FIFO": ("FIFOs", "want_unreadable"),
+    "socket": ("sockets", "want_unreadable"),
+    "device": ("devices", "want_unreadable"),
+    "directory": ("directories", "want_unreadable"),
+    "sparse TiB": ("a sparse file of 1 TiB", "want_too_large"),
 }
 
 
-def kinds(root: Path) -> int:
+def kinds(root: Path) -> None:
     """A want that is no plain file: said, never followed, blocked on or read."""
     with agent_in(root / "a") as agent:
         for kind in KINDS:
             plant(kind, agent.spool / f"{kind.replace('/', '_')}.want", root)
-        for kind, code in KINDS.items():
+        for kind, (_, code) in KINDS.items():
             name = kind.replace("/", "_")
             assert agent.failed(name)["code"] == code, kind
             assert SECRET not in (agent.spool / f"{name}.progress").read_text()
         good_is_served(agent)
         assert (root / "victim").read_text() == SECRET
-    return len(KINDS)
 
 
-def hard_link(root: Path) -> int:
+def hard_link(root: Path) -> None:
     """A hard link to somebody else's file: read as any want, never written; what it says is shown cut and escaped."""
     with agent_in(root / "a") as agent:
         theirs = root / "theirs"
@@ -111,10 +111,9 @@ def hard_link(root: Path) -> int:
         now = theirs.stat()
         assert theirs.read_text() == "nest"
         assert (now.st_mtime_ns, now.st_mode, now.st_uid) == (before.st_mtime_ns, before.st_mode, before.st_uid)
-    return 2
 
 
-def planted_progress(root: Path) -> int:
+def planted_progress(root: Path) -> None:
     """An answer's name taken beforehand: a link is replaced, not followed; a directory is left, and the log says so."""
     with agent_in(root / "a") as agent:
         victim = root / "victim"
@@ -133,7 +132,6 @@ def planted_progress(root: Path) -> int:
         assert not (root / "nothing").exists()
         assert (agent.spool / "d.progress").is_dir()
         good_is_served(agent)
-    return 4
 
 
 SWAP = """
@@ -148,7 +146,7 @@ while not os.path.exists(stop):
 """
 
 
-def swapped(root: Path) -> int:
+def swapped(root: Path) -> None:
     """A want that is a file and a link in turn, thousands of times: what the link leads to is never read."""
     victim, stop = root / "victim", root / "stop"
     victim.write_text(SECRET)
@@ -171,32 +169,31 @@ def swapped(root: Path) -> int:
         want.unlink(missing_ok=True)
         agent.drop("x", "nest")
         agent.wait("x", "ready")
-    return 1
 
 
 # -- names ----------------------------------------------------------------------------------------------------------
 
-NAMES: list[bytes] = [
-    b"new\nline",
-    b"tab\tbell\x07",
-    b"invalid-\xff\xfe-utf8",
-    b"surrogate-\xed\xa0\x80",
-    "right\u202eto left".encode(),
-    "zero\u200bwidth".encode(),
-    b"n" * (255 - len(b".progress")),
-    b"l" * 250,  # its answer's name is longer than the file system allows
-    b"-rf",
-    b" ",
-    b"$(touch pwned)",
-    b"%s%n{0}",
-    b"<red>{message}<red>",
-    b"\x1b[31mred",
-    b"a.want",
-    b"w.progress",
-]
+NAMES: dict[bytes, str] = {  # and their rows
+    b"new\nline": "names with newlines and control characters",
+    b"tab\tbell\x07": "names with newlines and control characters",
+    b"\x1b[31mred": "names with newlines and control characters",
+    b"invalid-\xff\xfe-utf8": "names in invalid UTF-8",
+    b"surrogate-\xed\xa0\x80": "names in invalid UTF-8",
+    "right\u202eto left".encode(): "names with right-to-left and zero-width marks",
+    "zero\u200bwidth".encode(): "names with right-to-left and zero-width marks",
+    b"n" * (255 - len(b".progress")): "names of 255 bytes",
+    b"l" * 250: "names of 255 bytes",  # its answer's name is longer than the file system allows
+    b"-rf": "names that mean something to a shell, a format or a log",
+    b" ": "names that mean something to a shell, a format or a log",
+    b"$(touch pwned)": "names that mean something to a shell, a format or a log",
+    b"%s%n{0}": "names that mean something to a shell, a format or a log",
+    b"<red>{message}<red>": "names that mean something to a shell, a format or a log",
+    b"a.want": "names that look like wants and answers",
+    b"w.progress": "names that look like wants and answers",
+}
 
 
-def names(root: Path) -> int:
+def names(root: Path) -> None:
     """Any name that a file can have: served, and shown in the log as text."""
     with agent_in(root / "a") as agent:
         spool = os.fsencode(agent.spool)
@@ -216,7 +213,6 @@ def names(root: Path) -> int:
         assert agent.wantd("status").returncode == 0
         assert agent.wantd("status", "--json").returncode == 0
         assert not (agent.root / "pwned").exists()
-    return len(NAMES)
 
 
 def ready(path: bytes | Path) -> bool:
@@ -227,48 +223,48 @@ def ready(path: bytes | Path) -> bool:
 
 # -- contents -------------------------------------------------------------------------------------------------------
 
-CONTENTS: dict[str, tuple[bytes, str]] = {
-    "deep": (b"[" * 10_000 + b"]" * 10_000, "want_invalid"),
-    "deep-objects": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "want_invalid"),
-    "nan": (b'{"model": "nest", "priority": NaN}', "want_invalid"),
-    "infinity": (b'{"model": "nest", "priority": 1e999}', "want_invalid"),
-    "huge-number": (b'{"model": "nest", "priority": ' + b"9" * 5000 + b"}", "want_invalid"),
-    "surrogate": (b'{"model": "\\ud800"}', "want_invalid"),
-    "surrogate-raw": (b'{"model": "\xed\xa0\x80"}', "want_invalid"),
-    "not-utf8": (b"\xff\xfe\x00", "want_invalid"),
-    "utf16": ("nest".encode("utf-16"), "want_invalid"),
-    "torn": (b'{"model": "ne', "want_invalid"),
-    "torn-list": (b'[{"model": "nest"}, ', "want_invalid"),
-    "nul": (b"nest\0", "want_invalid"),
-    "zeros": (bytes(4096), "want_invalid"),
-    "null-model": (b'{"model": null}', "want_invalid"),
-    "list-model": (b'{"model": ["nest"]}', "want_invalid"),
-    "empty-list": (b"[]", "want_invalid"),
-    "unknown-key": (b'{"model": "nest", "__proto__": {}}', "want_invalid"),
-    "path": (b"../../etc/passwd", "want_invalid"),
-    "absolute": (b"/etc/passwd", "want_invalid"),
-    "path-files": (b'{"model": "nest", "files": ["../../x"]}', "forbidden_path"),
-    "url": (b"https://user:pass@example.com/x", "want_invalid"),
-    "large": (b"#" * (1024 * 1024 + 1), "want_too_large"),
-    "many": (b"\n".join(b"m" for _ in range(10_001)), "want_invalid"),
-    "long-time": (b'{"model": "nest", "not_before": "99999-01-01T00:00:00Z"}', "want_invalid"),
-    "control": (b'{"model": "nest\\u001b[31m"}', "want_invalid"),
+CONTENTS: dict[str, tuple[bytes, str, str]] = {  # what it says, the error, and the row
+    "deep": (b"[" * 10_000 + b"]" * 10_000, "want_invalid", "JSON of 10,000 levels"),
+    "deep-objects": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "want_invalid", "JSON of 10,000 levels"),
+    "nan": (b'{"model": "nest", "priority": NaN}', "want_invalid", "NaN and huge numbers"),
+    "infinity": (b'{"model": "nest", "priority": 1e999}', "want_invalid", "NaN and huge numbers"),
+    "huge-number": (b'{"model": "nest", "priority": ' + b"9" * 5000 + b"}", "want_invalid", "NaN and huge numbers"),
+    "surrogate": (b'{"model": "\\ud800"}', "want_invalid", "lone surrogates"),
+    "surrogate-raw": (b'{"model": "\xed\xa0\x80"}', "want_invalid", "lone surrogates"),
+    "not-utf8": (b"\xff\xfe\x00", "want_invalid", "bytes that are no UTF-8"),
+    "utf16": ("nest".encode("utf-16"), "want_invalid", "bytes that are no UTF-8"),
+    "torn": (b'{"model": "ne', "want_invalid", "torn JSON"),
+    "torn-list": (b'[{"model": "nest"}, ', "want_invalid", "torn JSON"),
+    "nul": (b"nest\0", "want_invalid", "bytes that are no UTF-8"),
+    "zeros": (bytes(4096), "want_invalid", "bytes that are no UTF-8"),
+    "null-model": (b'{"model": null}', "want_invalid", "JSON of another shape"),
+    "list-model": (b'{"model": ["nest"]}', "want_invalid", "JSON of another shape"),
+    "empty-list": (b"[]", "want_invalid", "JSON of another shape"),
+    "unknown-key": (b'{"model": "nest", "__proto__": {}}', "want_invalid", "JSON of another shape"),
+    "path": (b"../../etc/passwd", "want_invalid", "paths and URLs"),
+    "absolute": (b"/etc/passwd", "want_invalid", "paths and URLs"),
+    "path-files": (b'{"model": "nest", "files": ["../../x"]}', "forbidden_path", "paths and URLs"),
+    "url": (b"https://user:pass@example.com/x", "want_invalid", "paths and URLs"),
+    "large": (b"#" * (1024 * 1024 + 1), "want_too_large", "too much of it"),
+    "many": (b"\n".join(b"m" for _ in range(10_001)), "want_invalid", "too much of it"),
+    "long-time": (b'{"model": "nest", "not_before": "99999-01-01T00:00:00Z"}', "want_invalid", "NaN and huge numbers"),
+    "control": (b'{"model": "nest\\u001b[31m"}', "want_invalid", "lone surrogates"),
 }  # fmt: skip
-LEGAL = {
-    "duplicate-keys": b'{"model": "no-such", "model": "nest"}',
-    "bom-crlf": b"\xef\xbb\xbfnest\r\n\r\n",
-    "comment-megabyte": b"nest #" + b"x" * 1_000_000,
+LEGAL = {  # odd, and served
+    "duplicate keys": b'{"model": "no-such", "model": "nest"}',
+    "a byte-order mark and CRLF": b"\xef\xbb\xbfnest\r\n\r\n",
+    "a comment of a megabyte": b"nest #" + b"x" * 1_000_000,
 }
 
 
-def contents(root: Path) -> int:
+def contents(root: Path) -> None:
     """Whatever a want may say: its own error, with a hint, and the next one works."""
     with agent_in(root / "a") as agent:
-        for name, (content, _) in CONTENTS.items():
+        for name, (content, _, _) in CONTENTS.items():
             agent.drop(name, content)
         for name, content in LEGAL.items():
             agent.drop(name, content)
-        for name, (_, code) in CONTENTS.items():
+        for name, (_, code, _) in CONTENTS.items():
             error = agent.failed(name)
             assert error["code"] in (code, "model_not_supported"), (name, error)
             assert error["message"].isascii(), error
@@ -276,7 +272,6 @@ def contents(root: Path) -> int:
             agent.ready(name)
         good_is_served(agent)
         assert agent.rss_bytes() < 150_000_000, agent.rss_bytes()
-    return len(CONTENTS) + len(LEGAL)
 
 
 WRITER = """
@@ -289,7 +284,7 @@ for at in range(len(text)):
 """
 
 
-def torn_writes(root: Path) -> int:
+def torn_writes(root: Path) -> None:
     """A want that is written byte by byte, and one that is cut and grown in place: no half of it is ever acted on."""
     with agent_in(root / "a") as agent:
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(agent.spool / "slow.want")])
@@ -304,7 +299,6 @@ def torn_writes(root: Path) -> int:
                 time.sleep(0.3)
                 assert agent.progress("grown") is None or agent.progress("grown")["state"] != "failed"  # type: ignore[index]
         agent.ready("grown")
-    return 2
 
 
 # -- floods ---------------------------------------------------------------------------------------------------------
@@ -318,10 +312,10 @@ for number in range(count):
 """
 
 
-def rubbish(count: int, *, timed: bool) -> Callable[[Path], int]:
+def rubbish(count: int, *, timed: bool) -> Callable[[Path], None]:
     """One producer's flood of bad wants; another's good one is served while it lasts."""
 
-    def run(root: Path) -> int:
+    def run(root: Path) -> None:
         with agent_in(root / "a") as agent:
             good_is_served(agent, "first")
             bad, good = agent.spool / "bad", agent.spool / "good"
@@ -342,12 +336,11 @@ def rubbish(count: int, *, timed: bool) -> Callable[[Path], int]:
             print(f"\n{count} bad wants, and good ones beside them: {took} s")
             assert not timed or max(times) < SERVED_S, f"a good want took {max(times):.2f} s"
             shutil.rmtree(bad, ignore_errors=True)
-        return count
 
     return run
 
 
-def deep_tree(root: Path) -> int:
+def deep_tree(root: Path) -> None:
     """Folders without end, in circles, and more of them than anybody needs: only four levels are looked at."""
     with agent_in(root / "a") as agent:
         folder = agent.spool
@@ -365,17 +358,26 @@ def deep_tree(root: Path) -> int:
         assert agent.progress("d0/d1/d2/d3/d4/x") is None
         assert agent.progress("circle/x") is None
         assert agent.progress(".hidden/h") is None
-    return 3
 
 
 def cases(_: int) -> Iterator[Case]:
-    yield Case("wants that are no plain files", kinds, needs=("root",), faults=len(KINDS))
-    yield Case("hard links to somebody else's file", hard_link, faults=2)
-    yield Case("planted answers", planted_progress, faults=4)
-    yield Case("a want swapped for a link", swapped)
-    yield Case("names", names, faults=len(NAMES))
-    yield Case("contents", contents, faults=len(CONTENTS) + len(LEGAL))
-    yield Case("torn writes", torn_writes, faults=2)
-    yield Case("deep and circular folders", deep_tree, faults=3)
-    yield Case("1,500 bad wants beside good ones", rubbish(1500, timed=False), faults=1500)
-    yield Case("50,000 bad wants beside good ones", rubbish(FLOOD, timed=True), brief=False, faults=FLOOD)
+    rows = Counter(f"wants that are {row}" for row, _ in KINDS.values())
+    yield Case("wants that are no plain files", kinds, needs=("root",), faults=rows)
+    yield Case("hard links", hard_link, faults={"hard links to other people's files, as want and as answer": 2})
+    planted = {"an answer's name that is a link to a victim, a directory, a FIFO": 4}
+    yield Case("planted answers", planted_progress, faults=planted)
+    yield Case("a want swapped for a link between two looks, for 3 s", swapped)
+    yield Case("names", names, faults=Counter(NAMES.values()))
+    says = Counter(f"wants that say: {row}" for _, _, row in CONTENTS.values())
+    says |= Counter(f"wants that say: {row}" for row in LEGAL)
+    yield Case("contents", contents, faults=says)
+    yield Case("torn writes", torn_writes, faults={"wants written byte by byte, and grown in place": 2})
+    yield Case("deep and circular folders", deep_tree, faults={"folders too deep, in a circle, and hidden": 3})
+    yield flooded(1500, brief=True)
+    yield flooded(FLOOD, brief=False)
+
+
+def flooded(count: int, *, brief: bool) -> Case:
+    """One flood, as a case; timed in the long form alone."""
+    row = f"{count:,} bad wants of one producer, beside good ones of another"
+    return Case(f"{count:,} bad wants", rubbish(count, timed=not brief), brief, faults={row: count})

@@ -201,6 +201,14 @@ async def test_another_size_in_mid_download_starts_anew_where_only_the_server_kn
     assert one.holds()
 
 
+async def test_a_size_that_no_file_has_is_refused_before_anything_is_laid_out_for_it(bench: Make) -> None:
+    one = bench(content(2 * MIB))
+    one.server.manner = lambda _: Manner(ignore_range=True, headers={"Content-Length": str(10**17)})
+    with pytest.raises(WantdError) as caught:
+        await one.fetch(size=None)
+    assert caught.value.code is Code.HUB_PROTOCOL and str(10**17) in caught.value.message
+
+
 async def test_a_source_with_another_size_is_no_place(bench: Make) -> None:
     one = bench(content(LARGE))
     one.location = lambda _: one.place(size=LARGE - 1)

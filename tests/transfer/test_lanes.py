@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from agent.core.remote import FetchRequest, Location
-from agent.transfer.download import Shape
 from agent.transfer.lanes import AGE_S, Lanes
+from agent.transfer.pieces import Shape
 from tests.transfer.helpers import MIB, Make, content, sha256
 from tests.transfer.server import Manner
 

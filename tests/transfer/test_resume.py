@@ -18,7 +18,8 @@ import pytest
 
 from agent.core.ranges import granule_for
 from agent.errors import Code, WantdError
-from agent.transfer.partial import Partial, disk_errors, parse_journal
+from agent.transfer.journal import parse_journal
+from agent.transfer.partial import Partial, disk_errors
 from tests.transfer.helpers import MIB, Bench, Make, content, sha256
 from tests.transfer.server import Manner
 
