@@ -49,9 +49,9 @@ def test_interrupting_get_leaves_the_want_unless_asked_to_remove_it(
 ) -> None:
     hub.fault("cdn/*", max_rate=100_000)
     arguments = ["get", "qwen3"] + (["--cancel-on-interrupt"] if cancel else [])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agent", *arguments], env=agent.environ, stderr=subprocess.PIPE, text=True
-    )
+    # A shell starts what it puts in the background with SIGINT ignored, and this suite may be such a thing.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "agent", *arguments]
+    process = subprocess.Popen(command, env=agent.environ, stderr=subprocess.PIPE, text=True)
     with process:
         agent.wait("qwen3", "downloading")
         process.send_signal(signal.SIGINT)
