@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import AgentProcess, wait_until
-from tests.torture.adversary import ALL, INSIDE, ROWS, SWITCHES, Adversary, content_of
+from tests.torture.adversary import Adversary
 from tests.torture.cases import Case, SomeBroke
+from tests.torture.lies import ALL, INSIDE, ROWS, SWITCHES
+from tests.torture.truth import content_of
 
 TOKEN = "hf_torture"
 DEADLINE_S = 150.0  # the slowest promise is the body of a listing: 60 s, once more after a pause
