@@ -36,7 +36,7 @@ bench: $(VENV)/ready  ## ours and the peers side by side, some 25 minutes; BENCH
 bench-short: $(VENV)/ready  ## the same with tiny files: is everything right? Its times mean nothing
 	$(BIN)/python -m bench --short
 
-torture: $(VENV)/ready  ## every fault on purpose, 1,000 kills; makes the table of docs/RELIABILITY.md; best as root
+torture: $(VENV)/ready  ## every fault on purpose, 1,280 kills; makes the table of docs/RELIABILITY.md; best as root
 	$(BIN)/python -m tests.torture $(TORTURE)
 
 fuzz: $(VENV)/ready  ## every property of the test-suite with 2,000 examples instead of 100

@@ -87,7 +87,7 @@ class AddressRule:
             self.private_ok = True
             return
         if not self.private_ok:
-            raise _refused(host, ip, "it is not a public address, and the configured endpoint is one")
+            raise _refused(host, ip, "it is an address of a private network, and the configured endpoint is a public one")
         if address.is_link_local or address.is_multicast:
             raise _refused(host, ip, "link-local and multicast addresses hold no models")
 
