@@ -87,7 +87,9 @@ class AddressRule:
             self.private_ok = True
             return
         if not self.private_ok:
-            raise _refused(host, ip, "it is an address of a private network, and the configured endpoint is a public one")
+            raise _refused(
+                host, ip, "it is an address of a private network, and the configured endpoint is a public one"
+            )
         if address.is_link_local or address.is_multicast:
             raise _refused(host, ip, "link-local and multicast addresses hold no models")
 

@@ -123,10 +123,10 @@ class Engine:
                         await changed.wait()
 
     async def _tick(self) -> None:
-        processors = Processors()
+        processors = Processors(len(os.sched_getaffinity(0)))
         while self._reports:
             await asyncio.sleep(TICK_S)
-            self._lanes.tick(processors.busy())
+            self._lanes.tick(processors.crowded(self._lanes.tuner.target))
             for report in list(self._reports.values()):
                 report.look(self._disk)
 

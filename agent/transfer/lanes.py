@@ -61,17 +61,17 @@ class Lanes:
             piece.stopped = True
             lane.abort(piece)
 
-    def tick(self, busy: float = 0.0) -> None:
+    def tick(self, crowded: bool = False) -> None:
         """To be called several times a second: adapt the number of lanes, replace slow ones, wake idle ones.
 
-        `busy` is the share of the processors' time that was in use since the last call.
+        `crowded`: the lanes wait for the processors, not for the network (`rate.Processors`).
         """
         now = self._clock()
         with self._ready:
             received = sum(lane.received for lane in self._lanes)
             working = dict(self._busy)
             saturated = len(working) >= self.tuner.target
-            target = self.tuner.update(now, received, saturated, busy)
+            target = self.tuner.update(now, received, saturated, crowded)
             if target > len(working):
                 self._call_one()
                 self._ready.notify_all()

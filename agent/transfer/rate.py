@@ -11,7 +11,8 @@ QUANTUM_MIN = 1024  # bytes; below it the cost of a system call per grant shows
 QUANTUM_MAX = 256 * 1024  # bytes; what a lane reads at once anyway
 
 CONNECTIONS_FIRST = 2  # saturates two cores, with TLS as without, at the least cost; doubled while that helps
-BUSY_SHARE = 0.85  # of all processors' time: above, one more lane only takes time from those that are there
+CROWDED_SHARE = 0.5  # of all processors' time, taken by this process; the kernel's work for it comes on top
+CROWDED_LANE = 0.3  # of one processor, for each lane: a lane that waits for a slow link takes a tenth of that
 WINDOW_S = 0.1875  # one measurement, a little less than the engine's tick; at 16 lanes and 1 MB/s each 50 reads
 GAIN = 1.15  # twice the connections must bring this much more; less is noise of the measurement
 CLEAR_GAIN = 1.5  # as much as this even in the window of their handshakes and slow starts is answer enough
@@ -49,8 +50,8 @@ class Bucket:
 class Tuner:
     """Finds how many connections help: doubles them while that brings more bytes, else goes back and holds.
 
-    Fed with the total of bytes received, whether more lanes could have been used, and the share of the processors' time
-    that was in use since the last call. Times are seconds of one clock.
+    Fed with the total of bytes received, whether more lanes could have been used, and whether they are `crowded`: it is
+    the processors that they wait for. Times are seconds of one clock.
     """
 
     def __init__(self, limit: int) -> None:
@@ -67,7 +68,7 @@ class Tuner:
         self._limit = limit
         self._adopt(min(self.target, limit) if self.target > limit else max(self.target, min(CONNECTIONS_FIRST, limit)))
 
-    def update(self, now: float, received: int, saturated: bool, busy: float = 0.0) -> int:
+    def update(self, now: float, received: int, saturated: bool, crowded: bool = False) -> int:
         """Look at the counters; returns the number of connections to use from now on."""
         if not saturated:
             self._window = None
@@ -89,7 +90,7 @@ class Tuner:
             if self._doubts >= DOUBTS:
                 self._adopt(before[0])
                 self._hold_until = now + HOLD_S
-        elif now >= self._hold_until and self.target < self._limit and busy < BUSY_SHARE:
+        elif now >= self._hold_until and self.target < self._limit and not crowded:
             fewer = self.target
             self._adopt(min(self.target * 2, self._limit))
             self._before, self._window = (fewer, rate), (now, received)
@@ -102,23 +103,23 @@ class Tuner:
 
 
 class Processors:
-    """How busy the machine's processors are, whoever uses them; from the first line of /proc/stat (proc_stat(5))."""
+    """Whether the lanes have the processors for a limit: then one more only takes time from those that are there.
 
-    def __init__(self, path: str = "/proc/stat") -> None:
-        self._path = path
-        self._before = self._look()
+    Told by what this process takes. What others take says nothing: a host may be busy and its link slow.
+    """
 
-    def busy(self) -> float:
-        """The share of their time that was in use since the last call, 0 to 1; 0 where nobody can tell."""
-        before, self._before = self._before, self._look()
-        idle, total = (now - then for now, then in zip(self._before, before, strict=True))
-        return 1.0 - idle / total if total > 0 else 0.0
+    def __init__(
+        self,
+        count: int,
+        clock: Callable[[], float] = time.monotonic,
+        used: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._count = count
+        self._clock, self._used = clock, used
+        self._before = clock(), used()
 
-    def _look(self) -> tuple[int, int]:
-        """Idle and all time, in ticks of all processors together."""
-        try:
-            with open(self._path, "rb") as file:
-                ticks = [int(word) for word in file.readline().split()[1:9]]
-        except (OSError, ValueError):
-            return 0, 0
-        return sum(ticks[3:5]), sum(ticks)
+    def crowded(self, lanes: int) -> bool:
+        """Whether that was so since the last call, with that many lanes."""
+        (then, used_then), self._before = self._before, (self._clock(), self._used())
+        seconds, used = self._before[0] - then, self._before[1] - used_then
+        return used > seconds * max(CROWDED_SHARE * self._count, CROWDED_LANE * lanes)

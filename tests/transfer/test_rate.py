@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.transfer.rate import CONNECTIONS_FIRST, HOLD_S, QUANTUM_MAX, QUANTUM_MIN, WINDOW_S, Bucket, Tuner
+from agent.transfer.rate import CONNECTIONS_FIRST, HOLD_S, QUANTUM_MAX, QUANTUM_MIN, WINDOW_S, Bucket, Processors, Tuner
 
 MIB = 1024 * 1024
 
@@ -84,6 +84,27 @@ def test_one_hiccup_of_the_disk_does_not_end_a_try_that_helps() -> None:
         now, received = now + WINDOW_S, received + int(tuner.target * 1e6 * factor)
         tuner.update(now, received, True)
     assert tuner.target == 16
+
+
+def test_where_lanes_wait_for_the_processors_none_is_added() -> None:
+    tuner = Tuner(16)
+    for tick in range(100):
+        tuner.update(tick * WINDOW_S, tick * 10**9, True, crowded=True)
+    assert tuner.target == CONNECTIONS_FIRST
+    run(tuner, 3.0, 40e6, 1e12, start=100 * WINDOW_S, received=99 * 10**9)
+    assert tuner.target == 16
+
+
+def test_lanes_are_crowded_where_each_takes_much_and_all_take_half_of_the_processors() -> None:
+    now = used = 0.0
+    processors = Processors(2, lambda: now, lambda: used)
+    now, used = 1.0, 1.3
+    assert processors.crowded(2)
+    now, used = 2.0, 2.6
+    assert not processors.crowded(16)  # 16 that take a twelfth each wait for something else
+    now, used = 3.0, 3.5
+    assert not processors.crowded(2)
+    assert not Processors(64, lambda: now, lambda: used).crowded(2)
 
 
 def test_a_host_that_one_connection_saturates_keeps_the_first_few() -> None:
