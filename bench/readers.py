@@ -101,7 +101,7 @@ class _Filling:
 def tls_over(sock: socket.socket, trust: ssl.SSLContext, host: str) -> Tls:
     """A handshake, as the engine's dialer makes it."""
     tls = Tls(sock, trust, host)
-    tls.handshake()
+    tls.handshake(STALL_S)
     return tls
 
 

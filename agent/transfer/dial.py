@@ -163,7 +163,7 @@ class Dialer:
         try:
             tls = Tls(below, self._trust(), host)
             sock.settimeout(CONNECT_S)
-            tls.handshake()
+            tls.handshake(CONNECT_S)
         except TimeoutError:
             sock.close()
             raise Stalled(f"no TLS handshake within {CONNECT_S:g} s") from None

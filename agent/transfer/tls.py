@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
+PATIENCE_S = 1.0  # for one read, as long as content does not come; whoever reads has an eye on the clock then
 FEED = 128 * 1024  # bytes taken from the kernel at once; of 64 to 512 KiB the best on two cores
 
 
@@ -43,13 +45,14 @@ class Tls:
         self._read = cast("Callable[[int, memoryview], int]", self._tls.read)
         self._buffer = memoryview(bytearray(FEED))
 
-    def handshake(self) -> None:
-        """Agree on keys, and check the certificate."""
+    def handshake(self, seconds: float) -> None:
+        """Agree on keys, and check the certificate. Raises TimeoutError when that takes longer."""
+        until = time.monotonic() + seconds
         while True:
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
-                self._feed()
+                self._feed(until)
             else:
                 self._flush()
                 return
@@ -57,16 +60,18 @@ class Tls:
     def recv_into(self, buffer: memoryview, nbytes: int = 0, flags: int = 0) -> int:
         """Fill the buffer, unless nothing more comes for as long as the socket waits; 0 at the end.
 
+        A server that sends what holds no content (session tickets, without end) counts as one that sends nothing.
+
         A connection that ends without TLS's own end raises ConnectionError: somebody may have cut it.
         """
         view = buffer[:nbytes] if nbytes else buffer
-        n = 0
+        n, until = 0, time.monotonic() + PATIENCE_S
         while n < len(view):
             try:
                 more = self._read(len(view) - n, view[n:])
             except ssl.SSLWantReadError:
                 try:
-                    self._feed()
+                    self._feed(until)
                 except (BlockingIOError, TimeoutError):
                     if n:
                         break
@@ -91,7 +96,10 @@ class Tls:
         """Whether everything that came was read."""
         return not self._incoming.pending and not self._tls.pending()
 
-    def _feed(self) -> None:
+    def _feed(self, until: float) -> None:
+        """Take what has come. Raises TimeoutError past `until`, in monotonic seconds."""
+        if time.monotonic() > until:
+            raise TimeoutError
         self._flush()
         n = self._below.recv_into(self._buffer)
         if n == 0:

@@ -249,7 +249,7 @@ class Connection:
         """One try to fill the view. Returns -1 when nothing came in a poll's time, 0 when the connection ended."""
         try:
             return self._stream.recv_into(view, 0, socket.MSG_WAITALL)
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
             return -1
         except (OSError, ValueError) as error:
             raise Broken(f"reading failed: {reason(error)}") from None
@@ -259,7 +259,7 @@ class Connection:
         view = memoryview(bytearray(most))
         try:
             return bytes(view[: self._stream.recv_into(view)])
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
             return None
         except (OSError, ValueError) as error:
             raise Broken(f"reading the answer failed: {reason(error)}") from None
