@@ -81,7 +81,7 @@ async def test_a_private_balancer_does_not_open_the_private_network_to_the_hub(
     with pytest.raises(WantdError) as caught:  # there is a connection that could be used again: it is not
         await fetching.bring(Location("hub", server.url("/x")), size=SIZE + 1, sha256=digest(OTHER))
     assert caught.value.code is Code.HUB_PROTOCOL
-    assert "not a public address" in caught.value.message
+    assert "an address of a private network" in caught.value.message
     assert len(server.asked) == asked
 
 
