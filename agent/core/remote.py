@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from agent.core.names import RepoId, SafeName, StoreName
 from agent.errors import WantdError
 
+# Bytes. Up to here a file comes in one request and is written in one step: faster than any journal, and two processes
+# that bring the same one for two models at the same moment do each other no harm.
+SMALL_MAX = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Query:

@@ -14,7 +14,7 @@ from agent.core.names import bare, show
 from agent.core.plan import PlanFile, query
 from agent.core.ports import Source, Transfer
 from agent.core.progress import FileProgress
-from agent.core.remote import Fetched, FetchRequest, Location
+from agent.core.remote import SMALL_MAX, Fetched, FetchRequest, Location
 from agent.errors import Code, WantdError
 from agent.services.batch import unbroken
 from agent.services.job import Job
@@ -48,19 +48,23 @@ class Files:
         """
         key = partial_key(file)
         lock_path = self.layout.file_lock(key)
-        while not (file_lock := await self.waits.acquire(lock_path, job.disk)):
+        # Other processes are kept off by the model's lock; one that wants the file for another model may bring it too.
+        small = lock is not None and file.size is not None and file.size <= SMALL_MAX
+        while not (file_lock := await self.waits.acquire(lock_path, None if small else job.disk)):
             await self.waits.until_free(job, lock_path)
             await asyncio.to_thread(self.inventory.refresh)  # whoever had it may have published it
             if stage:
                 job.go(State.DOWNLOADING)
         try:
-            path, fetched = await job.disk.run(lambda: self._from_store(file)) or (None, None)
-            if path is None or fetched is None:
-                # Where another may be at the same partial, whatever flock says, this job has one of its own.
-                own = f"{key}~{os.urandom(4).hex()}" if file_lock.contested else key
-                path, fetched = self.layout.part(own), await self._fetch(job, file, own, shown, lock)
+            path, fetched = await self._have(job, file, key, shown, lock, file_lock)
             if stage:
-                await job.disk.run(functools.partial(stage.add, file.name, path))
+                add = functools.partial(stage.add, file.name)
+                try:
+                    await job.disk.run(functools.partial(add, path))
+                except FileNotFoundError:  # another job published it meanwhile, and removed the partial
+                    await asyncio.to_thread(self.inventory.refresh)
+                    path, fetched = await self._have(job, file, key, shown, lock, file_lock)
+                    await job.disk.run(functools.partial(add, path))
         except FileNotFoundError:
             raise WantdError(
                 Code.INTERNAL,
@@ -72,10 +76,23 @@ class Files:
             error.file = error.file or bare(file.name)
             raise
         finally:
-            await unbroken(job.disk.run(file_lock.release))
+            if small:
+                file_lock.release()
+            else:
+                await unbroken(job.disk.run(file_lock.release))
         shown.size, shown.sha256, shown.source = fetched.size, fetched.sha256, fetched.source
         self._moved(job, shown, fetched.size, State.READY, lock)
         return path, fetched
+
+    async def _have(
+        self, job: Job, file: PlanFile, key: str, shown: FileProgress, lock: Lock | None, file_lock: Lock
+    ) -> tuple[str, Fetched]:
+        """The file, complete and verified: where it lies in the store, or as a partial."""
+        if found := await job.disk.run(lambda: self._from_store(file)):
+            return found
+        # Where another may be at the same partial, whatever flock says, this job has one of its own.
+        own = f"{key}~{os.urandom(4).hex()}" if file_lock.contested else key
+        return self.layout.part(own), await self._fetch(job, file, own, shown, lock)
 
     def _from_store(self, file: PlanFile) -> tuple[str, Fetched] | None:
         if file.sha256 is None:

@@ -17,7 +17,6 @@ from agent.core.job import State
 from agent.core.plan import Plan
 from agent.core.progress import FileProgress, timestamp
 from agent.core.remote import Fetched
-from agent.core.retention import Leftover
 from agent.errors import WantdError
 from agent.services.batch import unbroken
 from agent.services.files import Files, partial_key
@@ -30,7 +29,7 @@ from agent.store.layout import Layout, Published, Record, RecordFile
 from agent.store.locks import Lock
 from agent.store.publish import Modes, Stage
 from agent.store.space import Shortage, Space
-from agent.store.sweep import remove
+from agent.store.sweep import forget
 
 FILES_AT_ONCE = 32  # files of one job under way: enough to hide a round trip each behind 16 connections
 LOGGED_FILES = 20  # of a model, named in the line that says which source served them
@@ -150,9 +149,9 @@ class Runner:
         )
 
     def _forget_partials(self, job: Job) -> None:
-        """The bytes live in the store now. A partial that another job has in its hands is left to that one."""
+        """The bytes live in the store now."""
         for key in job.partial_keys:
-            remove(Leftover(key, (self.layout.part(key), self.layout.journal(key)), 0.0), self.layout, self.waits.locks)
+            forget(key, self.layout, self.waits.locks)
 
 
 def _log_sources(job: Job, plan: Plan, fetched: list[Fetched]) -> None:

@@ -22,8 +22,13 @@ class LockWaits:
     locks: Locks
     timeout_s: float
 
-    async def acquire(self, path: str, disk: Batches) -> Lock | None:
-        """`try_acquire` off the loop; a lock that comes after the job was cancelled is given back."""
+    async def acquire(self, path: str, disk: Batches | None) -> Lock | None:
+        """`try_acquire` off the loop; a lock that comes after the job was cancelled is given back.
+
+        Without `disk` the lock holds within this process alone (`try_claim`).
+        """
+        if disk is None:
+            return self.locks.try_claim(path)
         task = disk.run(lambda: self.locks.try_acquire(path))
         try:
             return await asyncio.shield(task)

@@ -7,7 +7,7 @@ STORE/
     manifest.json                   the same facts as llmlb's node reads them
     .wantd.json                     the record, written last: what is not recorded is not published
   .locks/qwen3.lock                 held while a model is being brought (slashes as `--`)
-  .locks/.<key>.lock                held while one file is being brought
+  .locks/.<key>.lock                held while one file of more than 1 MiB is being brought
   .locks/.agent-<spool>.json        what the agent of a spool says of itself, for `wantd status`
   .partial/<key>.part, <key>.json   bytes on the way and their journal; key is the SHA-256 (git SHA-1 for plain files)
   .partial/stage-<model>~<random>/  a model being put together, renamed into place

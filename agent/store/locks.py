@@ -101,17 +101,17 @@ def process_start(pid: int) -> int | None:
 
 
 class Lock:
-    """One held lock. Made by `Locks.try_acquire`; `release` gives it back and removes the file.
+    """One held lock. Made by `Locks`; `release` gives it back and removes the file, where there is one.
 
     `contested` says that the file names another holder who seems to live: this file system grants flock to everyone,
     and what the lock guards must not be trusted to be guarded.
     """
 
-    def __init__(self, path: str, file: IO[bytes], owner: Locks, *, contested: bool = False) -> None:
+    def __init__(self, path: str, file: IO[bytes] | None, owner: Locks, *, contested: bool = False) -> None:
         self.path = path
         self.contested = contested
         self.progress = 0.0
-        self._file: IO[bytes] | None = file
+        self._file = file
         # Between `fileno()` and the write another thread could close the file, and its number be another file's.
         self._closing = threading.Lock()
         self._owner = owner
@@ -137,12 +137,11 @@ class Lock:
         """Remove the file while it is still ours, then let go. Safe to call twice."""
         with self._closing:
             file, self._file = self._file, None
-        if file is None:
-            return
-        if not self.contested and _same_file(file.fileno(), self.path):
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
-        file.close()
+        if file is not None:
+            if not self.contested and _same_file(file.fileno(), self.path):
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path)
+            file.close()
         self._owner.let_go(self)
 
 
@@ -168,6 +167,16 @@ class Locks:
         finally:
             if lock is None:
                 self._taken.discard(path)
+        return lock
+
+    def try_claim(self, path: str) -> Lock | None:
+        """Take the lock within this process alone, or None when another job of it holds it. Touches no disk."""
+        with self._guard:
+            if path in self._taken:
+                return None
+            self._taken.add(path)
+        lock = Lock(path, None, self)
+        self.held.add(lock)
         return lock
 
     def _from_others(self, path: str) -> Lock | None:
@@ -204,9 +213,11 @@ class Locks:
             return held
 
     def let_go(self, lock: Lock) -> None:
-        """A lock of ours was released."""
-        self.held.discard(lock)
-        self._taken.discard(lock.path)
+        """A lock of ours was released. A second time does nothing: the path may be another's by now."""
+        with self._guard:
+            if lock in self.held:
+                self.held.discard(lock)
+                self._taken.discard(lock.path)
 
     def _seems_alive(self, holder: Holder) -> bool:
         """Whether who a lock file names may still hold it, although flock says that nobody does.
@@ -225,6 +236,8 @@ class Locks:
 
     def is_free(self, path: str) -> bool:
         """Whether nobody holds the lock right now; leaves no file behind."""
+        if path in self._taken:
+            return False
         if not os.path.lexists(path):
             return True
         lock = self.try_acquire(path)

@@ -58,6 +58,7 @@ class Stage:
         self._directory = layout.directory(plan.target.name)
         self.path = layout.stage(plan.target.name)
         self._names: set[str] = set()
+        self._folders: set[str] = set()  # made for files; a look for each of thousands costs more than its link
 
     def begin(self) -> None:
         """Start empty. Raises `store_unwritable`."""
@@ -73,9 +74,10 @@ class Stage:
         """
         path = f"{self.path}/{name}"
         with _writing(self._layout.root):
-            self._make_directories(os.path.dirname(path))
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            folder = os.path.dirname(path)
+            if folder not in self._folders:
+                self._make_directories(folder)
+                self._folders.add(folder)
             _link_or_copy(source, path)
             os.chmod(path, self._modes.file)
         self._names.add(name)

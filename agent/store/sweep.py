@@ -46,6 +46,21 @@ def remove(leftover: Leftover, layout: Layout, locks: Locks) -> bool:
     return True
 
 
+def forget(key: str, layout: Layout, locks: Locks) -> None:
+    """Remove the partial of a file that has just been published.
+
+    A hard link to it goes without the lock, which would cost more than everything else for a small file: whoever is
+    at it in this moment finds the bytes in the store. Any other partial may be half of what another job is writing.
+    """
+    paths = (layout.part(key), layout.journal(key))
+    if _links(paths[0]) > 1:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    else:
+        remove(Leftover(key, paths, 0.0), layout, locks)
+
+
 def debris(layout: Layout, inventory: Inventory) -> list[Leftover]:
     """What is of no use however young it is, for `remove` to take away under the partial's lock.
 

@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Callable
 
 from agent.core.ranges import Grid, span_bytes
-from agent.core.remote import Fetched, FetchRequest, Location
+from agent.core.remote import SMALL_MAX, Fetched, FetchRequest, Location
 from agent.errors import WantdError
 from agent.transfer.journal import Identity
 from agent.transfer.partial import Partial, disk_errors
 from agent.transfer.pieces import Failure, Kind, Piece, Shape
 from agent.transfer.verify import READ_BYTES, Digest, checksum
 
-SMALL_MAX = 1024 * 1024  # bytes; up to here one request, one buffer and one write are faster than any journal
 MOVED_BYTES = 64 * 1024  # a connection that brought less before it failed has not moved anything
 CAP_S = 15.0  # seconds for which a host that refused one more connection is not asked for one more
 FOLLOW_BYTES = 4 * 1024 * 1024  # the hash is woken for this much; less would be a wake-up for each granule
@@ -222,15 +221,15 @@ class Download:
                 if self.failure is None or failure.kind is Kind.FATAL:
                     self.failure = failure
                 self.paused = True
-            if self.paused:
-                self.wake()
+            tell = self.paused or self.small is not None
         self.leave()
+        if tell:
+            self.wake()
 
     def complete(self, small: tuple[Fetched, WantdError | None]) -> None:
-        """A small file came whole."""
+        """A small file came whole; the fetch is told when the lane settles the piece."""
         self.small = small
         self.moved_at = time.monotonic()
-        self.wake()
 
     def follow(self) -> None:
         """Hash what is there without a gap; runs in a thread, one at a time."""

@@ -93,10 +93,12 @@ class Lanes:
             thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _call_one(self) -> None:
-        """Something may be there to take: wake a lane, or make one. Each that finds work calls the next."""
+        """Wake a lane where something may be there to take, or make one. Each that finds work calls the next."""
+        if not self._queued:
+            return
         if self._idle:
             self._ready.notify()
-        elif self._queued and len(self._lanes) < self.tuner.target and not self._closed:
+        elif len(self._lanes) < self.tuner.target and not self._closed:
             self._start()
 
     def _start(self) -> None:
@@ -120,7 +122,8 @@ class Lanes:
                 self._busy.pop(piece, None)
             lane.hand(None)
             piece.download.settle(piece, failure)
-            self.offer(piece.download)
+            if piece.download.small is None:
+                self.offer(piece.download)
 
     def _next(self, lane: Lane) -> Piece | None:
         """Wait for a piece. None when the lanes are closed."""
@@ -145,12 +148,13 @@ class Lanes:
             priority = min(due, key=lambda p: (p - (now - self._served[p]) / AGE_S, p))
             download = self._queues[priority].popleft()
             piece = download.take(self.tuner.target, lane.rate)
-            if piece is None:
+            if piece is None or piece.shape is Shape.SMALL:  # which is all there is of it
                 self._queued.discard(download)
-                continue
-            self._queues[priority].append(download)
-            self._served[priority] = now
-            return piece
+            else:
+                self._queues[priority].append(download)
+            if piece is not None:
+                self._served[priority] = now
+                return piece
         return None
 
     def _half(self) -> Piece | None:

@@ -23,6 +23,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import random
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -256,22 +257,32 @@ def _allocate(fd: int, start: int, length: int) -> bool:
 
 
 def write_small(path: str, data: memoryview) -> None:
-    """Bring a small file to the disk in one step: temporary file, fdatasync, rename."""
-    temporary = f"{path}.{threading.get_ident():x}.tmp"
+    """Bring a small file to the disk in one step: temporary file, fdatasync, rename.
+
+    No lock keeps other processes from doing the same, nor another agent that starts from clearing the temporary file.
+    """
     with disk_errors(path):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            done = 0
-            while done < len(data):
-                done += os.write(fd, data[done:])
-            os.fdatasync(fd)
-            os.rename(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        finally:
-            os.close(fd)
+            _write_small(path, data)
+        except FileNotFoundError:
+            _write_small(path, data)
+
+
+def _write_small(path: str, data: memoryview) -> None:
+    temporary = f"{path}.{random.getrandbits(64):x}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        done = 0
+        while done < len(data):
+            done += os.write(fd, data[done:])
+        os.fdatasync(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
 
 
 def _read(path: str) -> bytes:

@@ -335,3 +335,20 @@ def test_one_process_never_has_a_lock_twice(path: str, locks: Locks) -> None:
     again = locks.try_acquire(path)
     assert again
     again.release()
+
+
+def test_a_claim_holds_within_this_process_and_touches_no_disk(path: str, locks: Locks, layout: Layout) -> None:
+    claim = locks.try_claim(path)
+    assert claim
+    assert locks.try_claim(path) is None
+    assert locks.try_acquire(path) is None
+    assert not locks.is_free(path)
+    locks.beat()
+    assert os.listdir(layout.locks) == []
+    claim.release()
+    lock = locks.try_acquire(path)
+    assert lock
+    claim.release()  # a second time: what it names is held by another now
+    assert locks.try_claim(path) is None
+    lock.release()
+    assert locks.is_free(path)

@@ -9,7 +9,7 @@ import pytest
 from agent.core.names import StoreName
 from agent.store.layout import Layout
 from agent.store.locks import Locks
-from agent.store.sweep import leftovers, remove, remove_stages
+from agent.store.sweep import forget, leftovers, remove, remove_stages
 from tests.store.builders import Model, put
 
 KEY = "ab" * 32
@@ -63,6 +63,29 @@ def test_a_partial_that_somebody_is_at_stays(layout: Layout, locks: Locks) -> No
     assert len(os.listdir(layout.partial)) == 2
     lock.release()
     assert remove(left, layout, locks)
+
+
+def test_what_was_published_is_forgotten_whoever_has_its_lock(layout: Layout, locks: Locks) -> None:
+    partial(layout, KEY, 1000.0)
+    os.link(layout.part(KEY), put(f"{layout.root}/qwen3/m.gguf", b"") + ".linked")
+    lock = Locks().try_acquire(layout.file_lock(KEY))
+    assert lock
+    forget(KEY, layout, locks)
+    assert os.listdir(layout.partial) == []
+    lock.release()
+
+
+def test_a_partial_that_is_no_link_to_what_was_published_is_forgotten_under_its_lock(
+    layout: Layout, locks: Locks
+) -> None:
+    partial(layout, KEY, 1000.0)
+    lock = Locks().try_acquire(layout.file_lock(KEY))
+    assert lock
+    forget(KEY, layout, locks)
+    assert len(os.listdir(layout.partial)) == 2
+    lock.release()
+    forget(KEY, layout, locks)
+    assert os.listdir(layout.partial) == []
 
 
 def test_a_lock_that_cannot_be_had_removes_nothing(layout: Layout, locks: Locks) -> None:

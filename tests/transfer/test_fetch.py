@@ -29,7 +29,7 @@ async def test_a_file_of_any_size_arrives_whole_and_verified(bench: Make, size: 
 
 async def test_large_files_come_over_several_connections_small_ones_over_one(bench: Make) -> None:
     one = bench(content(24 * MIB))
-    one.server.manner = lambda _: Manner(rate=20 * MIB)
+    one.server.manner = lambda _: Manner(rate=4 * MIB)
     await one.fetch()
     assert one.server.most_open >= 4
     small = bench(content(50_000))

@@ -20,13 +20,15 @@ class Part:
 
     def __init__(self, work: Work) -> None:
         self.download = work
-        self.shape = Shape.SMALL
+        self.shape = Shape.RANGE
         self.received = 0
         self.stopped = False
 
 
 class Work:
     """As much of a download as lanes see, with work for ever."""
+
+    small = None
 
     def __init__(self, priority: int) -> None:
         self.request = SimpleNamespace(priority=priority, label=str(priority))
