@@ -70,9 +70,8 @@ class Lanes:
         with self._ready:
             received = sum(lane.received for lane in self._lanes)
             working = dict(self._busy)
-            saturated = len(working) >= self.tuner.target
-            target = self.tuner.update(now, received, saturated, crowded)
-            if target > len(working):
+            self.tuner.update(now, received, not self._has_place(), crowded)
+            if self._has_place():
                 self._call_one()
                 self._ready.notify_all()
         for download in {piece.download for piece in working}:
@@ -98,8 +97,15 @@ class Lanes:
             return
         if self._idle:
             self._ready.notify()
-        elif len(self._lanes) < self.tuner.target and not self._closed:
+        elif len(self._lanes) == len(self._busy) and self._has_place() and not self._closed:
             self._start()
+
+    def _has_place(self) -> bool:
+        """Whether one more lane may go to work. With a small file it waits half of its time or more, for the answer
+        and for the disk: two of those count as one.
+        """
+        small = sum(piece.shape is Shape.SMALL for piece in self._busy)
+        return len(self._busy) - small / 2 < self.tuner.target and len(self._busy) < self.tuner.limit
 
     def _start(self) -> None:
         lane = Lane()
@@ -129,7 +135,7 @@ class Lanes:
         """Wait for a piece. None when the lanes are closed."""
         with self._ready:
             while not self._closed:
-                if len(self._busy) < self.tuner.target:
+                if self._has_place():
                     piece = self._pick(lane) or self._half()
                     if piece is not None:
                         self._busy[piece] = lane

@@ -56,7 +56,7 @@ class Tuner:
 
     def __init__(self, limit: int) -> None:
         self.target = min(CONNECTIONS_FIRST, limit)
-        self._limit = limit
+        self.limit = limit
         self._window: tuple[float, int] | None = None
         self._settled = False
         self._before: tuple[int, float] | None = None  # the number before the last doubling, and its rate
@@ -65,7 +65,7 @@ class Tuner:
 
     def reconfigure(self, limit: int) -> None:
         """Set the most connections there may be."""
-        self._limit = limit
+        self.limit = limit
         self._adopt(min(self.target, limit) if self.target > limit else max(self.target, min(CONNECTIONS_FIRST, limit)))
 
     def update(self, now: float, received: int, saturated: bool, crowded: bool = False) -> int:
@@ -90,9 +90,9 @@ class Tuner:
             if self._doubts >= DOUBTS:
                 self._adopt(before[0])
                 self._hold_until = now + HOLD_S
-        elif now >= self._hold_until and self.target < self._limit and not crowded:
+        elif now >= self._hold_until and self.target < self.limit and not crowded:
             fewer = self.target
-            self._adopt(min(self.target * 2, self._limit))
+            self._adopt(min(self.target * 2, self.limit))
             self._before, self._window = (fewer, rate), (now, received)
         else:
             self._before = None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import queue
 import threading
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from agent.core.remote import FetchRequest, Location
 from agent.transfer.lanes import AGE_S, Lanes
 from agent.transfer.pieces import Shape
+from agent.transfer.rate import CONNECTIONS_FIRST
 from tests.transfer.helpers import MIB, Make, content, sha256
 from tests.transfer.server import Manner
 
@@ -20,7 +24,7 @@ class Part:
 
     def __init__(self, work: Work) -> None:
         self.download = work
-        self.shape = Shape.RANGE
+        self.shape = work.shape
         self.received = 0
         self.stopped = False
 
@@ -30,7 +34,8 @@ class Work:
 
     small = None
 
-    def __init__(self, priority: int) -> None:
+    def __init__(self, priority: int, shape: Shape = Shape.RANGE) -> None:
+        self.shape = shape
         self.request = SimpleNamespace(priority=priority, label=str(priority))
 
     def take(self, lanes: int, rate: float | None) -> Any:
@@ -77,6 +82,28 @@ def test_equals_take_turns() -> None:
     works = [Work(5), Work(5), Work(5)]
     order = served(works, 60)
     assert all(19 <= order.count(work) <= 21 for work in works)
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit", "expected"),
+    [(Shape.RANGE, 16, CONNECTIONS_FIRST), (Shape.SMALL, 16, 2 * CONNECTIONS_FIRST), (Shape.SMALL, 3, 3)],
+)
+def test_two_lanes_with_small_files_count_as_one_but_not_for_the_limit(shape: Shape, limit: int, expected: int) -> None:
+    arrived: queue.SimpleQueue[Work] = queue.SimpleQueue()
+
+    def bring(lane: Any, piece: Any) -> None:
+        arrived.put(piece.download)
+        lane.stop.wait()
+
+    lanes = Lanes(SimpleNamespace(bring=bring), limit)  # type: ignore[arg-type]
+    works = [Work(5, shape) for _ in range(20)]
+    for work in works:
+        lanes.offer(work)  # type: ignore[arg-type]
+    for _ in range(expected):
+        arrived.get(timeout=20)
+    with pytest.raises(queue.Empty):
+        arrived.get(timeout=0.2)
+    lanes.close(5)
 
 
 async def test_an_urgent_file_overtakes_one_that_is_on_its_way(bench: Make) -> None:
