@@ -35,9 +35,10 @@ from agent.errors import Code, WantdError
 from agent.transfer.journal import JOURNAL_MAX, Identity, journal, parse_journal
 from agent.transfer.verify import READ_BYTES, checksum
 
-# Bytes of one write. The kernel takes folios as large as the write for it, and a virtual machine may have handed large
-# free blocks back to its host, whose faults cost more than the copy: 4 GiB took 1.2 to 1.6 s in writes of 64 KiB and
-# 2.4 to 3.8 s in writes of 256 KiB on such a machine, though not at every time of the day.
+# Bytes of one write. The kernel takes folios as large as the write, and a virtual machine may have handed large free
+# blocks back to its host, whose faults cost ten times the copy. On such a machine 3 GiB took 2.3 to 3.8 s in writes of
+# 32 to 128 KiB, 3.3 to 3.9 s in 256 KiB, 4.8 to 5.7 s in 16 KiB and 5.1 to 7.7 s in 1 or 4 MiB; where the memory stays
+# with the guest, 64 KiB to 1 MiB are alike and 16 KiB take twice as long.
 WRITE = 64 * 1024
 RESERVE_STEP = 64 * 1024 * 1024  # bytes
 
