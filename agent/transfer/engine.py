@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from agent.config import Transfer as TransferConfig
@@ -39,7 +39,7 @@ from agent.transfer.reader import Reader
 TICK_S = 0.2  # progress is told, lanes are looked after
 LEAVE_S = 0.5  # seconds a cancelled fetch waits for its lanes
 CLOSE_S = 2.0  # seconds `close` waits for threads; one may sit in a look-up of a name
-FLUSH_BYTES = 256 * 1024 * 1024  # written bytes after which the disk is made to start: the last sync is short then
+FLUSH_BYTES = 256 * 1024 * 1024  # written bytes, of all files together, after which the disk is made to start
 WORKERS = max(2, min(4, os.cpu_count() or 2))  # threads for hashing and for the disk, each
 
 
@@ -68,6 +68,7 @@ class Engine:
         self._hashing = ThreadPoolExecutor(WORKERS, "hash")
         self._disk = ThreadPoolExecutor(WORKERS, "disk")
         self._reports: dict[Download, _Report] = {}
+        self._flushing: Future[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
 
     def reconfigure(self, config: TransferConfig) -> None:
@@ -128,37 +129,50 @@ class Engine:
             await asyncio.sleep(TICK_S)
             self._lanes.tick(processors.crowded(self._lanes.tuner.target))
             for report in list(self._reports.values()):
-                report.look(self._disk)
+                report.look()
+            self._flush_early()
+
+    def _flush_early(self) -> None:
+        """Make the disk start, so that the last syncs are short."""
+        if self._flushing is not None and not self._flushing.done():
+            return
+        unsynced = {download: report.unsynced for download, report in self._reports.items()}
+        if sum(unsynced.values()) >= FLUSH_BYTES:
+            for download, count in unsynced.items():
+                self._reports[download].flushed += count
+            self._flushing = self._disk.submit(_flush, [download for download, count in unsynced.items() if count])
 
 
 class _Report:
-    """Tells how far one download is, and makes the disk start early."""
+    """Tells how far one download is, and knows how much of it the disk was not yet told to take."""
 
     def __init__(self, download: Download, on_bytes: OnBytes) -> None:
         self._download = download
         self._on_bytes = on_bytes
         self._told: tuple[int, bool] | None = None
-        self._flushed = 0
-        self._flushing: Future[None] | None = None
+        self.flushed = 0  # bytes
 
     def tell(self, done: int, verifying: bool) -> None:
         if self._told != (done, verifying):
             self._told = (done, verifying)
             self._on_bytes(done, verifying)
 
-    def look(self, disk: ThreadPoolExecutor) -> None:
+    def look(self) -> None:
         done, all_there = self._download.progress
         if done or self._told:
             self.tell(done, all_there)
-        idle = self._flushing is None or self._flushing.done()
-        if idle and not all_there and self._download.written - self._flushed >= FLUSH_BYTES:
-            self._flushed = self._download.written
-            self._flushing = disk.submit(self._flush)
 
-    def _flush(self) -> None:
-        download = self._download
+    @property
+    def unsynced(self) -> int:
+        """Bytes that were written since the last flush; none when all are there, for the last sync is under way."""
+        return 0 if self._download.all_there else self._download.written - self.flushed
+
+
+def _flush(downloads: Sequence[Download]) -> None:
+    """Sync what is there of them, one after another."""
+    for download in downloads:
         if not download.enter():
-            return
+            continue
         try:
             if download.partial is not None:
                 download.partial.sync()
