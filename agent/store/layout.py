@@ -33,6 +33,7 @@ LLMLB_GGUF = "model.gguf"
 LOCKS = ".locks"
 PARTIAL = ".partial"
 STAGE = "stage-"
+NEAR_STAGE = ".wantd-stage"  # inside the model's directory; no repository may have a name that begins so
 RECORD_MAX_BYTES = 32 * 1024 * 1024  # a record of 100,000 files has about 20 MB
 
 
@@ -133,14 +134,26 @@ class Layout:
 
     def record_places(self) -> Iterator[tuple[str, os.stat_result]]:
         """Every directory with a record, and the record file's stat; walked without following links."""
+        for directory, entry in self._entries():
+            if entry.name == RECORD:
+                with contextlib.suppress(OSError):
+                    yield directory, entry.stat(follow_symlinks=False)
+
+    def near_stages(self) -> Iterator[tuple[StoreName, str]]:
+        """Every stage that lies in a model's directory: the model's name, and the stage's path."""
+        for directory, entry in self._entries():
+            if entry.name.startswith(NEAR_STAGE) and directory != self.root and entry.is_dir(follow_symlinks=False):
+                yield StoreName(os.path.relpath(directory, self.root)), entry.path
+
+    def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Whatever lies in the store's directories, with the directory; none that begins with a dot is gone into."""
         pending = [self.root]
         while pending:
             directory = pending.pop()
             with contextlib.suppress(OSError), os.scandir(directory) as entries:
                 for entry in entries:
-                    if entry.name == RECORD:
-                        yield directory, entry.stat(follow_symlinks=False)
-                    elif not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    yield directory, entry
+                    if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
 
 

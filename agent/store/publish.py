@@ -23,10 +23,19 @@ import orjson
 from agent.core.names import SafeName, safe_name, show
 from agent.core.plan import Plan
 from agent.errors import Code, WantdError
-from agent.store.layout import LLMLB_GGUF, MANIFEST, RECORD, Layout, Published, Record, read_record, unwritable
+from agent.store.layout import (
+    LLMLB_GGUF,
+    MANIFEST,
+    NEAR_STAGE,
+    RECORD,
+    Layout,
+    Published,
+    Record,
+    read_record,
+    unwritable,
+)
 
 KEPT_SUFFIX = ".before-wantd"
-NEAR_STAGE = ".wantd-stage"  # inside the model's directory; no repository may have a name that begins so
 # What a file system answers to rename(2) and link(2) when source and place are not on the same one.
 _ELSEWHERE = (errno.EXDEV, errno.EBUSY)
 # No hard links here, or more of them than one file may have.

@@ -84,14 +84,21 @@ def debris(layout: Layout, inventory: Inventory) -> list[Leftover]:
 
 def remove_stages(layout: Layout, locks: Locks) -> None:
     """Remove stages of agents that died: those whose model nobody has locked."""
-    for name in [name for name in _names(layout.partial) if name.startswith(STAGE)]:
-        model = name.removeprefix(STAGE).rpartition("~")[0]
+    stages = [(f"{layout.locks}/{model}.lock", f"{layout.partial}/{name}") for name, model in _staged(layout)]
+    stages += [(layout.model_lock(name), path) for name, path in layout.near_stages()]
+    for lock_path, path in stages:
         with contextlib.suppress(WantdError):
-            if lock := locks.try_acquire(f"{layout.locks}/{model}.lock"):
+            if lock := locks.try_acquire(lock_path):
                 try:
-                    shutil.rmtree(f"{layout.partial}/{name}", ignore_errors=True)
+                    shutil.rmtree(path, ignore_errors=True)
                 finally:
                     lock.release()
+
+
+def _staged(layout: Layout) -> list[tuple[str, str]]:
+    """The stages beside the partials, each with its model's name as the lock's has it."""
+    names = [name for name in _names(layout.partial) if name.startswith(STAGE)]
+    return [(name, name.removeprefix(STAGE).rpartition("~")[0]) for name in names]
 
 
 def _names(folder: str) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from agent.core.names import StoreName
-from agent.store.layout import Layout
+from agent.store.layout import NEAR_STAGE, Layout
 from agent.store.locks import Locks
 from agent.store.sweep import forget, leftovers, remove, remove_stages
 from tests.store.builders import Model, put
@@ -107,3 +107,21 @@ def test_a_stage_goes_when_nobody_holds_its_models_lock(name: str, layout: Layou
     remove_stages(layout, locks)
     assert not os.path.exists(stage.path)
     assert len(leftovers(layout)) == 2, "the files are partials still"
+
+
+def test_a_stage_in_a_models_directory_goes_as_well_and_the_model_stays(layout: Layout, locks: Locks) -> None:
+    """Found by `make torture`: killed between the last rename and the removal of the stage."""
+    for name in ("qwen3", "org/deep"):
+        Model(name).publish(layout)
+        put(f"{layout.root}/{name}/{NEAR_STAGE}-1a2b/m.gguf", b"left")
+    put(f"{layout.root}/{NEAR_STAGE}-not-in-a-model/x", b"stays")
+    lock = Locks().try_acquire(layout.model_lock(StoreName("qwen3")))
+    assert lock
+    remove_stages(layout, locks)
+    assert os.path.exists(f"{layout.root}/qwen3/{NEAR_STAGE}-1a2b")
+    assert not os.path.exists(f"{layout.root}/org/deep/{NEAR_STAGE}-1a2b")
+    lock.release()
+    remove_stages(layout, locks)
+    assert not os.path.exists(f"{layout.root}/qwen3/{NEAR_STAGE}-1a2b")
+    assert all(layout.published(Model(name).target) for name in ("qwen3", "org/deep"))
+    assert os.path.exists(f"{layout.root}/{NEAR_STAGE}-not-in-a-model/x")
