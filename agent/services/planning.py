@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from agent.core.names import is_whole_commit, show
-from agent.core.plan import INDEX_MAX_BYTES, Plan, PlanFile, make_plan, needed_listings, query, weight_index
+from agent.core.plan import CodePolicy, Plan, PlanFile, Unread, make_plan, needed_listings, query
 from agent.core.ports import Source
 from agent.core.progress import FileProgress
-from agent.core.remote import Listing
+from agent.core.remote import Listing, RemoteFile
+from agent.core.selection.tree import READ_MAX_BYTES, Contents
 from agent.errors import Code, WantdError
 from agent.services.files import Files
 from agent.services.job import Job
@@ -19,12 +20,13 @@ from agent.services.job import Job
 
 @dataclass(slots=True)
 class Planner:
-    """Makes plans. `formats` and `unverified` (`refuse` or `accept`) are those of the policy."""
+    """Makes plans. `formats`, `unverified` (`refuse` or `accept`) and `code` (`warn` or `require`) are the policy's."""
 
     source: Source
     files: Files
     formats: Sequence[str]
     unverified: str
+    code: Literal["warn", "require"] = "warn"
 
     async def plan(self, job: Job) -> Plan:
         """The files of the job's target, at one commit. Raises what the sources and the rules raise."""
@@ -44,24 +46,21 @@ class Planner:
 
     async def _plan_from(self, job: Job, listings: dict[Any, Listing], main: Listing) -> Plan:
         """Choose the files, all of which can be verified unless `policy.unverified` accepts others."""
-        selection = job.target.selection
-        index_file, index = weight_index(selection, main), None
-        if index_file is not None:
-            if index_file.size and index_file.size > INDEX_MAX_BYTES:
-                raise WantdError(
-                    Code.HUB_PROTOCOL,
-                    f"{show(index_file.name)} has {index_file.size} bytes, more than an index ever has",
-                    "the repository is broken; name the files yourself with 'files'",
-                )
-            planned = PlanFile(
-                index_file.name, main.repo, main.commit, index_file.size, index_file.sha256, index_file.git_sha1
-            )
-            self._refuse_unverified([planned], main)
-            path, _ = await self.files.bring(job, planned, FileProgress(planned.name, planned.size))
-            index = await asyncio.to_thread(_read_small, path, INDEX_MAX_BYTES)
-        plan = make_plan(job.target, listings, index, self.formats)
-        self._refuse_unverified(plan.files, main)
-        return plan
+        contents, policy = Contents(), CodePolicy(frozenset(self.formats), self.code)
+        while True:  # in a thread: a repository of 50,000 files takes up to a second
+            step = await asyncio.to_thread(make_plan, job.target, listings, contents, policy)
+            if not isinstance(step, Unread):
+                self._refuse_unverified(step.files, main)
+                return step
+            for file in step.files:
+                contents.add(file.name, await self._read(job, file, main))
+
+    async def _read(self, job: Job, file: RemoteFile, main: Listing) -> bytes:
+        """The content of a small file that decides which files there are."""
+        planned = PlanFile(file.name, main.repo, main.commit, file.size, file.sha256, file.git_sha1)
+        self._refuse_unverified([planned], main)
+        path, _ = await self.files.bring(job, planned, FileProgress(planned.name, planned.size))
+        return await asyncio.to_thread(_read_small, path, READ_MAX_BYTES)
 
     def _refuse_unverified(self, files: Sequence[PlanFile], listing: Listing) -> None:
         """Raise for a file whose hash nobody tells, where the policy says so."""

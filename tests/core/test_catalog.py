@@ -146,7 +146,7 @@ def test_each_form_of_an_artifact(artifact: dict[str, Any], expected: Artifact) 
         ({"artifacts": [{"name": "x", "sha256": "zz"}]}, "sha256"),
         ({"sha256": SHA[:-1]}, "sha256"),
         ({"sha256": SHA + "\n"}, "sha256"),
-        ({"revision": "../main"}, "no revision"),
+        ({"revision": "../main"}, "not a revision"),
         ({"source": "https://evil.example"}, "not the Hub"),
         ({"files": "*.gguf"}, "files"),
         ({"aliases": [""]}, "aliases"),
