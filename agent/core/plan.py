@@ -6,17 +6,16 @@ steps: what small files have to be read before the choice can be made, then the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from agent.core.catalog import Artifact
 from agent.core.names import RepoId, SafeName, bare, check_collisions, show
 from agent.core.remote import Listing, Query, RemoteFile
 from agent.core.selection.choices import explain
-from agent.core.selection.code import module_file, refused
+from agent.core.selection.code import CodePolicy, code_warnings, refused
 from agent.core.selection.gguf import is_weights, split_set
-from agent.core.selection.no_match import NoMatch, forbidden, listed, not_found
+from agent.core.selection.no_match import NoMatch, forbidden, not_found
 from agent.core.selection.patterns import matching
 from agent.core.selection.rules import choose
 from agent.core.selection.tree import (
@@ -71,14 +70,6 @@ class Unread:
     """Files whose content decides which files there are: read them, add them to the contents, and ask again."""
 
     files: tuple[RemoteFile, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CodePolicy:
-    """`policy.formats` (lower case, without a dot) and `policy.code`: whether a model that needs code to load fails."""
-
-    formats: frozenset[str] = frozenset()
-    code: Literal["warn", "require"] = "warn"
 
 
 DEFAULT_POLICY = CodePolicy()
@@ -228,7 +219,7 @@ def _plan(target: Target, listing: Listing, files: Sequence[PlanFile], chosen: C
     safetensors = any(name.endswith(".safetensors") for name in names)
     opens = min(weights) if weights and not safetensors else None
     kind = "gguf" if opens else "safetensors" if safetensors else "other"
-    warnings = [*chosen.warnings, *_needs_code(target.selection.repo, chosen.code, names, policy)]
+    warnings = [*chosen.warnings, *code_warnings(target.selection.repo, chosen.code, names, policy)]
     return Plan(
         target,
         listing.commit,
@@ -238,36 +229,6 @@ def _plan(target: Target, listing: Listing, files: Sequence[PlanFile], chosen: C
         tuple(file.name for file in chosen.skipped),
         " ".join(warnings) or None,
     )
-
-
-def _needs_code(repo: RepoId, references: Sequence[str], names: Collection[str], policy: CodePolicy) -> list[str]:
-    """The warnings for a model that names code to load it.
-
-    Raises `forbidden_format` where `policy.code` requires that the model can be loaded with what was fetched.
-    """
-    own = dict.fromkeys(module_file(reference) for reference in references if "--" not in reference)
-    left_out = [name for name in own if name not in names]
-    others = list(dict.fromkeys(reference.partition("--")[0] for reference in references if "--" in reference))
-    if policy.code == "require" and (left_out or others):
-        where = f"of {listed(others)}" if others else "of its repository"
-        allow = 'allow the code with policy.formats = ["py"], ' if left_out else ""
-        raise WantdError(
-            Code.FORBIDDEN_FORMAT,
-            f"{repo} needs code {where} to load, which is not fetched{': ' if left_out else ''}{listed(left_out)}",
-            f'choose a model that needs no code, {allow}or fetch it without with policy.code = "warn"',
-            file=bare(left_out[0]) if left_out else None,
-        )
-    warnings = []
-    if left_out:
-        warnings.append(
-            f"The model needs code of its repository to load, which is not fetched: {listed(left_out)}; "
-            'allow it with policy.formats = ["py"].'
-        )
-    elif own:
-        warnings.append(f"The model loads with code of its repository: {listed(own)}; use it only if you trust {repo}.")
-    if others:
-        warnings.append(f"The model needs code of other repositories to load, which is not fetched: {listed(others)}.")
-    return warnings
 
 
 def _from_artifacts(selection: Selection, listings: Sources, contents: Contents) -> list[PlanFile]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent.core.names import is_whole_commit, show
-from agent.core.plan import CodePolicy, Plan, PlanFile, Unread, make_plan, needed_listings, query
+from agent.core.plan import Plan, PlanFile, Unread, make_plan, needed_listings, query
 from agent.core.ports import Source
 from agent.core.progress import FileProgress
 from agent.core.remote import Listing, RemoteFile
+from agent.core.selection.code import CodePolicy
 from agent.core.selection.tree import READ_MAX_BYTES, Contents
 from agent.errors import Code, WantdError
 from agent.services.files import Files

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from agent.core.catalog import Catalog
-from agent.core.plan import CodePolicy, Plan
+from agent.core.plan import Plan
+from agent.core.selection.code import CodePolicy
 from agent.core.target import Target, make_target
 from agent.core.want import parse_want
 from agent.errors import WantdError

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from agent.core.catalog import Artifact
 from agent.core.names import RepoId, SafeName
-from agent.core.plan import CodePolicy, Plan, Unread, make_plan, needed_listings, query
+from agent.core.plan import Plan, Unread, make_plan, needed_listings, query
 from agent.core.remote import Listing, RemoteFile
+from agent.core.selection.code import CodePolicy
 from agent.core.selection.tree import READ_MAX_BYTES, READ_MAX_FILES, READ_MAX_TOTAL_BYTES, Contents
 from agent.core.target import Selection
 from agent.errors import Code, WantdError

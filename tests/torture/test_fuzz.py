@@ -24,9 +24,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from agent.core.catalog import Catalog, parse_catalog
 from agent.core.job import FINAL, LEGAL, State, combined, move
 from agent.core.names import check_collisions, safe_name
-from agent.core.plan import CodePolicy, Unread, make_plan, needed_listings
+from agent.core.plan import Unread, make_plan, needed_listings
 from agent.core.progress import AgentInfo, FileProgress, ModelProgress, WantInfo, render
 from agent.core.remote import Listing
+from agent.core.selection.code import CodePolicy
 from agent.core.selection.tree import Contents
 from agent.core.target import make_target
 from agent.core.want import WantedModel, parse_want

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from agent.core.names import RepoId, bare
 from agent.core.remote import RemoteFile
-from agent.core.selection.no_match import forbidden
+from agent.core.selection.no_match import forbidden, listed
 from agent.core.selection.tree import UNREAD, Tree
+from agent.errors import Code, WantdError
 
 # Formats whose loaders run code from the file (pickle and its kin), and code itself.
 WEIGHT_CODE_FORMATS = frozenset(
@@ -25,6 +28,14 @@ TRAINING_SCRIPT = re.compile(r"(\A|[_-])(pre)?(train(er|ing)?|fine[_-]?tun(e|ing
 
 # Configurations of transformers that may name classes of the repository's own under "auto_map".
 _TOKENIZING = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class CodePolicy:
+    """`policy.formats` (lower case, without a dot) and `policy.code`: whether a model that needs code to load fails."""
+
+    formats: frozenset[str] = frozenset()
+    code: Literal["warn", "require"] = "warn"
 
 
 def extension(name: str) -> str:
@@ -83,3 +94,33 @@ def module_file(reference: str) -> str:
     """The file of a reference to a class of the repository: `x/modeling.py` for `x/modeling.Model`."""
     folder, slash, name = reference.rpartition("/")
     return f"{folder}{slash}{name.rpartition('.')[0].replace('.', '/')}.py"
+
+
+def code_warnings(repo: RepoId, references: Sequence[str], names: Collection[str], policy: CodePolicy) -> list[str]:
+    """The warnings for a model that names code to load it.
+
+    Raises `forbidden_format` where `policy.code` requires that the model can be loaded with what was fetched.
+    """
+    own = dict.fromkeys(module_file(reference) for reference in references if "--" not in reference)
+    left_out = [name for name in own if name not in names]
+    others = list(dict.fromkeys(reference.partition("--")[0] for reference in references if "--" in reference))
+    if policy.code == "require" and (left_out or others):
+        where = f"of {listed(others)}" if others else "of its repository"
+        allow = 'allow the code with policy.formats = ["py"], ' if left_out else ""
+        raise WantdError(
+            Code.FORBIDDEN_FORMAT,
+            f"{repo} needs code {where} to load, which is not fetched{': ' if left_out else ''}{listed(left_out)}",
+            f'choose a model that needs no code, {allow}or fetch it without with policy.code = "warn"',
+            file=bare(left_out[0]) if left_out else None,
+        )
+    warnings = []
+    if left_out:
+        warnings.append(
+            f"The model needs code of its repository to load, which is not fetched: {listed(left_out)}; "
+            'allow it with policy.formats = ["py"].'
+        )
+    elif own:
+        warnings.append(f"The model loads with code of its repository: {listed(own)}; use it only if you trust {repo}.")
+    if others:
+        warnings.append(f"The model needs code of other repositories to load, which is not fetched: {listed(others)}.")
+    return warnings

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from agent.core.names import Reference, RepoId, SafeName, StoreName
-from agent.core.plan import CodePolicy, Plan, make_plan
+from agent.core.plan import Plan, make_plan
 from agent.core.remote import Listing, RemoteFile
+from agent.core.selection.code import CodePolicy
 from agent.core.selection.tree import Contents
 from agent.core.target import Selection, Target
 from agent.errors import WantdError

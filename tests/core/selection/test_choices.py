@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from agent.core.catalog import parse_catalog
 from agent.core.names import RepoId, SafeName, check_collisions
-from agent.core.plan import CodePolicy
 from agent.core.remote import Listing, RemoteFile
+from agent.core.selection.code import CodePolicy
 from agent.core.selection.no_match import CHOICES_SHOWN
 from agent.core.target import make_target
 from agent.core.want import parse_want
