@@ -53,8 +53,11 @@ class Planner:
             if not isinstance(step, Unread):
                 self._refuse_unverified(step.files, main)
                 return step
-            for file in step.files:
-                contents.add(file.name, await self._read(job, file, main))
+            reads = await asyncio.gather(*(self._read(job, file, main) for file in step.files), return_exceptions=True)
+            for file, data in zip(step.files, reads, strict=True):
+                if isinstance(data, BaseException):
+                    raise data
+                contents.add(file.name, data)
 
     async def _read(self, job: Job, file: RemoteFile, main: Listing) -> bytes:
         """The content of a small file that decides which files there are."""

@@ -112,6 +112,7 @@ def test_what_wantd_adds_is_read() -> None:
         ),
         ({"name": "x", "url": None, "path": None}, Artifact(SafeName("x"))),
         ({"name": "x", "priority": 10, "runtimes": ["llama_cpp"]}, Artifact(SafeName("x"))),
+        ({"name": "x", "a key of a later form": 1}, Artifact(SafeName("x"))),
     ],
 )
 def test_each_form_of_an_artifact(artifact: dict[str, Any], expected: Artifact) -> None:

@@ -21,7 +21,10 @@ from agent.core.selection.weights import set_names, variants
 from agent.core.target import Selection, Target, with_all, with_files, with_quant
 from agent.errors import Code, WantdError
 
-TRIES_MAX = 2 * CHOICES_SHOWN  # each costs a plan
+# What trying may cost: each choice that is tried goes through all files of the repository, in some 2 us for each of
+# them.
+TRIES_MAX = 2 * CHOICES_SHOWN
+FILES_TRIED_MAX = 200_000
 CLOSE_AMONG, CLOSE_LENGTH = 500, 100  # names, characters: comparing that much takes 0.1 s
 
 _COMPANION_ENDINGS = ("json", "txt", "model", "jinja", "tiktoken", "spm")
@@ -35,7 +38,10 @@ def explain(miss: NoMatch, target: Target, commit: str, tree: Tree, works: Calla
 
     `works` says whether there would be a plan for another selection of the same repository.
     """
-    found = list(islice(_working(_candidates(target, tree, works), works), CHOICES_SHOWN + 1))
+    tries = max(2, min(TRIES_MAX, FILES_TRIED_MAX // (len(tree.files) + 1)))
+    everything = _want(target, snapshot="all"), with_all(target.plain)
+    candidates = chain(islice(_candidates(target, tree, works), tries), [everything])
+    found = list(islice((text for text, selection in candidates if works(selection)), CHOICES_SHOWN + 1))
     more = " and more" if len(found) > CHOICES_SHOWN else ""
     choices = f"ask for one of these: {', '.join(found[:CHOICES_SHOWN])}{more}" if found else ""
     repo = target.selection.repo
@@ -57,10 +63,6 @@ def explain(miss: NoMatch, target: Target, commit: str, tree: Tree, works: Calla
     )
 
 
-def _working(candidates: Candidates, works: Callable[[Selection], bool]) -> Iterator[str]:
-    return (text for text, selection in islice(candidates, TRIES_MAX) if works(selection))
-
-
 def _candidates(target: Target, tree: Tree, works: Callable[[Selection], bool]) -> Candidates:
     """What may be asked for, the likeliest first."""
     plain = target.plain
@@ -74,7 +76,6 @@ def _candidates(target: Target, tree: Tree, works: Callable[[Selection], bool]) 
             if not any("/" in file.name for file in tree.files):
                 exclude = ()
             yield _want(target, files=files, exclude=exclude), with_files(plain, files, exclude)
-    yield _want(target, snapshot="all"), with_all(plain)
 
 
 def _close(patterns: Iterable[str], tree: Tree) -> list[str]:
@@ -90,17 +91,21 @@ def _want(target: Target, **more: Any) -> str:
 
 def _tags(tree: Tree) -> Iterator[str]:
     """Each `:QUANT` that picks one GGUF, and each `:VARIANT` that some weights have."""
-    names = sorted(gguf_sets(tree))
-    yield from (tag for name in names if (tag := quant_of(name, names)))
+    yield from (tag for _, tag in _quants(tree) if tag)
     known = dict.fromkeys(variant for folder in tree.folders for variant in variants(tree, folder))
     yield from filter(is_quant, known)
 
 
 def _untagged(tree: Tree) -> Iterator[list[str]]:
     """Patterns for the GGUF files that no quant picks."""
+    yield from ([numbered(name)] for name, tag in _quants(tree) if not tag)
+
+
+def _quants(tree: Tree) -> list[tuple[str, str | None]]:
+    """A file of each GGUF set, as many as may be tried, and the quant that picks that set."""
     sets = gguf_sets(tree)
     names = sorted(sets)
-    yield from ([numbered(sets[name].name)] for name in names if not quant_of(name, names))
+    return [(sets[name].name, quant_of(name, names)) for name in names[:TRIES_MAX]]
 
 
 def _sets(tree: Tree) -> Iterator[list[str]]:

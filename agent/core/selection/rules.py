@@ -8,7 +8,7 @@ from dataclasses import replace
 from agent.core.names import show
 from agent.core.remote import RemoteFile
 from agent.core.selection.adapters import ADAPTER_CONFIG, adapter_files
-from agent.core.selection.code import WEIGHT_CODE_FORMATS, auto_map, extension
+from agent.core.selection.code import auto_map
 from agent.core.selection.companions import code_companions, companions
 from agent.core.selection.diffusers import MODEL_INDEX, pipeline_files
 from agent.core.selection.gguf import gguf_files, gguf_sets, with_quant
@@ -16,7 +16,7 @@ from agent.core.selection.named import by_filename, by_patterns, everything
 from agent.core.selection.no_match import ambiguous, forbidden, not_found
 from agent.core.selection.sentence_transformers import MODULES, module_files
 from agent.core.selection.tree import Chosen, Tree
-from agent.core.selection.weights import TRAINING_STATE, has_weights, named_set, variants, weight_set
+from agent.core.selection.weights import is_risky, named_set, variants, weight_names, weight_set
 from agent.core.target import Selection
 
 
@@ -51,7 +51,8 @@ def _by_filename(name: str, tree: Tree, formats: Collection[str]) -> Chosen:
         return chosen
     folder = name.rpartition("/")[0]
     weights = named_set(tree, chosen.files[0])
-    return _complete(tree, Chosen(list(weights.files), list(dict.fromkeys(["", folder]))), formats)
+    folders = list(dict.fromkeys(["", folder]))
+    return _complete(tree, Chosen(list(weights.files), folders, code=auto_map(tree, folder)), formats)
 
 
 def _is_gguf(selection: Selection, tree: Tree) -> bool:
@@ -99,16 +100,13 @@ def _single_model(variant: str | None, tree: Tree, formats: Collection[str]) -> 
 
 
 def _only_folder(tree: Tree, formats: Collection[str]) -> str:
-    folders = [folder for folder in tree.folders if has_weights(tree, folder, formats)]
-    if len(folders) == 1:
-        return folders[0]
-    if folders:
-        names = [file.name for folder in folders for file in tree.inside(folder) if file.name.endswith(".safetensors")]
-        raise ambiguous(f"{len(folders)} of its folders have weights, and the top has none", names)
-    risky = [
-        f.name for f in tree.files if extension(f.name) in WEIGHT_CODE_FORMATS and not TRAINING_STATE.search(f.name)
-    ]
-    if risky:
+    weights = {folder: found for folder in tree.folders if (found := weight_names(tree, folder, formats))}
+    if len(weights) == 1:
+        return next(iter(weights))
+    if weights:
+        names = [name for found in weights.values() for name in found]
+        raise ambiguous(f"{len(weights)} of its folders have weights, and the top has none", names)
+    if risky := [file.name for file in tree.files if is_risky(file.name)]:
         raise forbidden(min(risky))
     raise not_found("it has neither GGUF nor safetensors files")
 

@@ -59,6 +59,11 @@ class _Group:
     shards: dict[tuple[int, int], RemoteFile] = field(default_factory=dict)  # (number from 1, count) -> file
 
     @property
+    def counts(self) -> Counter[int]:
+        """How many shards there are of each set, by the number that it should have."""
+        return Counter(count for _, count in self.shards)
+
+    @property
     def names(self) -> list[str]:
         return [file.name for file in (*self.indexes, *([self.single] if self.single else []), *self.shards.values())]
 
@@ -73,7 +78,7 @@ def weight_set(tree: Tree, folder: str, variant: str | None, formats: Collection
         if groups := _groups(tree, folder, format):
             group = _pick(groups, variant, _SAFETENSORS_BASES if format == "safetensors" else _OTHER_BASES)
             return WeightSet(_whole(tree, folder, group), group.variant)
-    risky = [file.name for file in tree.inside(folder) if _is_risky(file.name)]
+    risky = [file.name for file in tree.inside(folder) if is_risky(file.name)]
     if risky:
         raise forbidden(min(risky))
     return None
@@ -91,9 +96,10 @@ def named_set(tree: Tree, file: RemoteFile) -> WeightSet:
     return WeightSet((file,))
 
 
-def has_weights(tree: Tree, folder: str, formats: Collection[str]) -> bool:
-    """Whether a folder has weights in a format that may come."""
-    return any(_groups(tree, folder, format) for format in _permitted(formats))
+def weight_names(tree: Tree, folder: str, formats: Collection[str]) -> list[str]:
+    """The weights in a folder, with their indexes, in all formats that may come."""
+    groups = [group for format in _permitted(formats) for group in _groups(tree, folder, format)]
+    return [name for group in groups for name in group.names]
 
 
 def variants(tree: Tree, folder: str) -> list[str]:
@@ -114,7 +120,8 @@ def _permitted(formats: Collection[str]) -> list[str]:
     return [format for format in _FORMATS if format == "safetensors" or format in formats]
 
 
-def _is_risky(name: str) -> bool:
+def is_risky(name: str) -> bool:
+    """Whether the file holds weights, by its name, in a format that can run code."""
     return extension(name) in WEIGHT_CODE_FORMATS and not TRAINING_STATE.search(name)
 
 
@@ -185,10 +192,9 @@ def _whole(tree: Tree, folder: str, group: _Group) -> tuple[RemoteFile, ...]:
         missing = missing or f"its index names {show(lost[0])}, which is not there"
     if group.single:
         return (group.single,)
-    counts = {count for _, count in group.shards}
-    for count in sorted(counts):
-        parts = [group.shards.get((number, count)) for number in range(1, min(count, len(group.shards)) + 1)]
-        if len(parts) == count and all(parts):
+    for count, there in sorted(group.counts.items()):
+        parts = [group.shards.get((number, count)) for number in range(1, count + 1)] if there >= count else [None]
+        if all(parts):
             return tuple(part for part in parts if part)
         missing = missing or f"the set of {show(min(group.names))} has {count} parts, and not all of them are there"
     raise not_found(missing or f"{show(group.names[0])} has no weights beside it")
@@ -199,8 +205,7 @@ def _evidently_incomplete(tree: Tree, folder: str, group: _Group) -> bool:
     if group.single:
         return False
     if group.shards:
-        numbers = Counter(count for _, count in group.shards)
-        return all(number < count for count, number in numbers.items())
+        return all(there < count for count, there in group.counts.items())
     return not any(file.name.endswith(f".{group.format}") for file in tree.inside(folder))
 
 

@@ -14,6 +14,7 @@ PIPELINE = {
     "setting": True,
     "names": ["a", "b", "c"],
     "left_out": [None, None],
+    "half": [None, "X"],
     "scheduler": ["diffusers", "Euler"],
     "unet": ["diffusers", "UNet"],
     "text": ["transformers", "T5"],
@@ -25,7 +26,8 @@ UNET_16, TEXT_16 = "unet/diffusion_pytorch_model.fp16.safetensors", "text/model.
 
 def test_each_component_comes_with_one_set_and_nothing_else_does() -> None:
     others = ["whole.safetensors", "lora.safetensors", "unet2/model.safetensors", "_ignored/model.safetensors",
-              "left_out/model.safetensors", "names/model.safetensors", "unet/model.onnx", "unet/x.msgpack"]  # fmt: skip
+              "left_out/model.safetensors", "half/model.safetensors",
+              "names/model.safetensors", "unet/model.onnx", "unet/x.msgpack"]  # fmt: skip
     made = plan([INDEX, "LICENSE", *PARTS, UNET, UNET_16, TEXT, TEXT_16, *others], {INDEX: PIPELINE})
     assert names(made) == [UNET, TEXT, INDEX, "LICENSE", *PARTS]
     assert (made.format, made.warning, made.skipped) == ("safetensors", None, ())

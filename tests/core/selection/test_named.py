@@ -58,11 +58,13 @@ def test_the_catalogs_file_comes_alone_and_its_safetensors_with_companions() -> 
     ]
     assert names(plan(["a.onnx", "b.onnx", "config.json"], filename=SafeName("a.onnx"))) == ["a.onnx"]
     there = ["a.safetensors", "b.safetensors", "config.json", "x.py"]
-    made = plan(there, filename=SafeName("a.safetensors"))
+    contents = {"config.json": {"auto_map": {"AutoModel": "x.Model"}}}
+    made = plan(there, contents, filename=SafeName("a.safetensors"))
     assert names(made) == ["a.safetensors", "config.json"]
     assert made.skipped == ("x.py",)
+    assert "not fetched: x.py" in (made.warning or "")
     sharded = ["i.safetensors.index.json", "s.safetensors", "config.json"]
-    made = plan(sharded, {sharded[0]: index("s.safetensors")}, filename=SafeName(sharded[0]))
+    made = plan(sharded, {sharded[0]: index("s.safetensors"), **contents}, filename=SafeName(sharded[0]))
     assert names(made) == sharded
 
 

@@ -86,6 +86,8 @@ def test_shards_without_an_index_come_where_all_are_there() -> None:
     for there in ([SHARDS[0]], [three], ["model-00001-of-00003.safetensors", three]):
         assert "not all of them are there" in refused(["config.json", *there], CONTENTS).message
     assert weights([*SHARDS, three]) == SHARDS
+    assert weights([*SHARDS, "model-00003-of-00002.safetensors"]) == SHARDS
+    assert "has 2 parts" in refused(["config.json", SHARDS[0], "model-00003-of-00002.safetensors"], CONTENTS).message
 
 
 @pytest.mark.parametrize(
