@@ -67,6 +67,17 @@ def test_the_bare_list_of_llmlb_is_read() -> None:
     )
 
 
+def test_sizes_are_whole_numbers_of_bytes_that_a_disk_may_have() -> None:
+    sizes = {0: 0, 7.5: 7, 2**60 - 2**10: 2**60 - 2**10, 2**60: None, -1: None}
+    assert {size: only(size_bytes=size).size_bytes for size in sizes} == sizes
+
+
+def test_a_part_of_an_id_is_near_it_also_where_it_is_a_small_part() -> None:
+    known = catalog({"id": "a-small-model-of-many-languages-phi", "repo": "o/p"}, {"id": "z", "repo": "o/z"})
+    assert known.near("phi") == ["a-small-model-of-many-languages-phi"]
+    assert known.near("xyz") == ["z"]
+
+
 def test_the_models_object_of_nodes_is_read() -> None:
     item = {
         "id": "org/x",

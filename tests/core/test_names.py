@@ -15,7 +15,10 @@ from agent.core.names import (
     Reference,
     bare,
     check_collisions,
+    is_commit,
+    is_quant,
     is_revision,
+    is_whole_commit,
     parse_reference,
     repo_id,
     revision_suffix,
@@ -221,6 +224,29 @@ def test_no_model_id_names_the_store_itself_or_our_own_directories(model: str) -
     with pytest.raises(WantdError) as caught:
         store_name(model)
     assert caught.value.code is Code.FORBIDDEN_PATH
+
+
+def test_a_refusal_says_what_is_wrong_with_the_name() -> None:
+    for text, why in (("", "it is empty"), ("/a", "it is absolute"), ("a\\b", "backslash"), ("a/.wantdx", ".wantd")):
+        with pytest.raises(WantdError, match=re.escape(why)):
+            safe_name(text)
+    assert safe_name("/".join(["d" * 127] * 8)) and len("/".join(["d" * 127] * 8)) == PATH_MAX_BYTES - 1
+    assert safe_name("/".join([*["d" * 127] * 7, "d" * 128]))
+    with pytest.raises(WantdError, match="longer than 1024 bytes"):
+        safe_name("/".join([*["d" * 127] * 7, "d" * 129]))
+
+
+def test_commits_and_quants_are_told_by_their_form() -> None:
+    assert is_commit("1a2b3c4") and is_commit(COMMIT) and not is_commit("1a2b3c") and not is_commit(COMMIT + "0")
+    assert is_whole_commit(COMMIT) and not is_whole_commit(COMMIT[:39]) and not is_whole_commit("z" * 40)
+    assert (
+        is_quant("Q4_K_M")
+        and is_quant("q" * 64)
+        and not is_quant("q" * 65)
+        and not is_quant("")
+        and not is_quant("a/b")
+    )
+    assert len(revision_suffix("X" * 200)) == 80 + 1 + 6
 
 
 def test_a_commit_shows_with_twelve_digits_and_names_that_fold_together_stay_apart() -> None:

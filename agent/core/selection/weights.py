@@ -179,7 +179,7 @@ def _pick(groups: list[_Group], variant: str | None, bases: Iterable[str]) -> _G
 
 def _whole(tree: Tree, folder: str, group: _Group) -> tuple[RemoteFile, ...]:
     """All files of a group, the index first. Where an index is older than the files, a set that is whole without it."""
-    missing: str | None = None
+    missing = []
     for index in group.indexes:
         names = _shards(tree, index, folder)
         if names is None:
@@ -189,15 +189,15 @@ def _whole(tree: Tree, folder: str, group: _Group) -> tuple[RemoteFile, ...]:
         lost = [name for name in names if name not in tree and name not in tree.excluded]
         if not lost:
             return (index, *(file for name in names if (file := tree.get(name))))
-        missing = missing or f"its index names {show(lost[0])}, which is not there"
+        missing.append(f"its index names {show(lost[0])}, which is not there")
     if group.single:
         return (group.single,)
     for count, there in sorted(group.counts.items()):
         parts = [group.shards.get((number, count)) for number in range(1, count + 1)] if there >= count else [None]
         if all(parts):
             return tuple(part for part in parts if part)
-        missing = missing or f"the set of {show(min(group.names))} has {count} parts, and not all of them are there"
-    raise not_found(missing or f"{show(group.names[0])} has no weights beside it")
+        missing.append(f"the set of {show(min(group.names))} has {count} parts, and not all of them are there")
+    raise not_found(missing[0])
 
 
 def _evidently_incomplete(tree: Tree, folder: str, group: _Group) -> bool:
