@@ -1,4 +1,4 @@
-"""The configuration: frozen sections with their defaults, from TOML and the environment (SPEC section 10).
+"""The configuration: frozen sections with their defaults, from TOML and the environment (docs/configuration.md).
 
 Order for each key: `WANTD_SECTION__KEY`, the file, what other programs' variables say (`HF_ENDPOINT`, `LLMLB_URL`,
 `XLLM_MODELS_DIR`, …), the default below. `config/wantd.toml` documents every key; a test holds the two together.
@@ -21,7 +21,7 @@ from agent.core.names import show
 from agent.core.schema import build, nearest
 from agent.errors import ConfigError
 
-# Ten years: what is meant to be for ever; timers of the kernel and of libraries overflow not far above.
+# Ten years: as good as without end; timers of the kernel and of libraries overflow not far above.
 SECONDS_MAX = 315_360_000.0
 Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX)]
 Count = Annotated[int, Meta(ge=1)]
@@ -113,11 +113,35 @@ class Config(Section, frozen=True):
     log: Log = Log()
 
 
+# Keys that a running agent cannot change: it holds the locks of one spool and one store.
+FIXED = (("spool", "dir"), ("store", "dir"), ("http", "listen"))
+
+
+class Live:
+    """The configuration in force. Parts keep this, not a value out of it: a reload is one assignment to `config`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def adopt(self, new: Config) -> list[str]:
+        """Put another configuration in force, but for the keys in `FIXED`. Returns those of them that differ."""
+        refused = []
+        for section, key in FIXED:
+            old = getattr(getattr(self.config, section), key)
+            part = getattr(new, section)
+            if getattr(part, key) != old:
+                refused.append(f"{section}.{key}")
+                part = msgspec.structs.replace(part, **{key: old})
+                new = msgspec.structs.replace(new, **{section: part})
+        self.config = new
+        return refused
+
+
 SECTIONS: dict[str, type[Section]] = {field.name: field.type for field in msgspec.structs.fields(Config)}
 PREFIX = "WANTD_"
 SYSTEM_FILE = "/etc/wantd/config.toml"
 
-# Variables of other programs that stand in for a key that nobody set (SPEC sections 4 and 5), first one first.
+# Variables of other programs that stand in for a key that is not set, first one first.
 _FOREIGN = {
     ("store", "dir"): ("XLLM_MODELS_DIR", "LLM_MODELS_DIR"),
     ("hub", "endpoint"): ("HF_ENDPOINT", "HF_BASE_URL"),

@@ -1,4 +1,4 @@
-"""The one error type of wantd, its codes (SPEC section 9) and the exit codes of its commands.
+"""The one error type of wantd, its codes (docs/errors.md) and the exit codes of its commands.
 
 An error is classed where it is raised: the code says what happened, `retryable` whether time alone may mend
 it, `message` gives the values, `hint` what a person can do. Nothing above has to guess.
@@ -95,7 +95,7 @@ class WantdError(Exception):
         self.file = file
 
     def to_json(self) -> dict[str, Any]:
-        """The `error` object of a progress file (SPEC section 3)."""
+        """The `error` object of a progress file."""
         return {
             "code": self.code.value,
             "message": self.message,
@@ -104,6 +104,19 @@ class WantdError(Exception):
             "model": self.model,
             "file": self.file,
         }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> WantdError:
+        """The error that a progress file shows. A code of a later version reads as `internal`."""
+        code = value.get("code")
+        return WantdError(
+            Code(code) if code in list(Code) else Code.INTERNAL,
+            str(value.get("message")),
+            str(value.get("hint")),
+            retryable=bool(value.get("retryable")),
+            model=value.get("model"),
+            file=value.get("file"),
+        )
 
 
 class ConfigError(Exception):

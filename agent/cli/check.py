@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from agent.cli.status import agent_of
-from agent.cli.text import size
 from agent.config import Config, catalog_path, find_file, hub_token, load, process_environment, proxy_key
 from agent.core.catalog import parse_catalog
+from agent.core.words import size
 from agent.errors import Code, Exit, WantdError
+from agent.reports.status import agent_of
 from agent.store.layout import Layout
 from agent.store.locks import Locks
 
@@ -45,7 +45,7 @@ def call(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, environ)
     file = arguments.config or find_file(environ)
     findings = [Finding(GOOD, "configuration", file or "none: the defaults and the environment")]
-    looks: list[Callable[[Config], Iterator[Finding]]] = [_catalogue, _spool, _store, _disk, _face]
+    looks: list[Callable[[Config], Iterator[Finding]]] = [_catalog, _spool, _store, _disk, _face]
     for look in looks:
         findings += look(config)
     if not arguments.no_network:
@@ -58,32 +58,36 @@ def call(arguments: argparse.Namespace) -> int:
     return Exit.FAILURE if any(finding.grade == BAD for finding in findings) else Exit.OK
 
 
-def _catalogue(config: Config) -> Iterator[Finding]:
+def _catalog(config: Config) -> Iterator[Finding]:
     path = catalog_path(config)
     try:
         with open(path, "rb") as file:
             catalog = parse_catalog(file.read())
     except (OSError, ValueError) as error:
-        yield Finding(BAD, "catalogue", f"{path}: {error}", "correct the file, or set catalog.path to another one")
+        yield Finding(BAD, "catalog", f"{path}: {error}", "correct the file, or set catalog.path to another one")
         return
     ids = ", ".join(sorted(entry.id for entry in catalog.entries.values()))
-    yield Finding(GOOD, "catalogue", f"{path}: {len(catalog.entries)} models: {ids}")
+    yield Finding(GOOD, "catalog", f"{path}: {len(catalog.entries)} models: {ids}")
     for problem in catalog.problems:
-        yield Finding(WARNING, "catalogue", problem, "this entry is left out until it is corrected")
+        yield Finding(WARNING, "catalog", problem, "correct the entry; it is left out until then")
 
 
 def _spool(config: Config) -> Iterator[Finding]:
     path = config.spool.dir
     if not os.path.isdir(path):
-        yield Finding(WARNING, "spool", f"{path} is not there", "the agent makes it when it starts")
+        yield Finding(WARNING, "spool", f"{path} does not exist", "the agent makes it when it starts")
         return
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         mend = "give this user the right to read and write it: progress files are written there"
         yield Finding(BAD, "spool", f"{path} cannot be read or written by uid {os.geteuid()}", mend)
         return
     agent = agent_of(path, Layout(config.store.dir))
-    served = f"an agent serves it (pid {agent['pid']})" if agent["running"] else "no agent serves it now"
+    pid = f" (pid {agent.said.pid})" if agent.said else ""
+    served = f"served by an agent{pid}" if agent.running else "no agent serves it now"
     yield Finding(GOOD, "spool", f"{path}: {served}")
+    if agent.running and agent.said and agent.said.restart_needed:
+        keys = ", ".join(agent.said.restart_needed)
+        yield Finding(WARNING, "configuration", f"changed, but not in force: {keys}", "restart the agent to apply it")
 
 
 def _store(config: Config) -> Iterator[Finding]:

@@ -14,10 +14,10 @@ import stat
 from collections.abc import Iterator
 
 from agent.cli.host import PRODUCERS, USER, Host, Places
-from agent.cli.status import agent_of
 from agent.config import load, process_environment
 from agent.core.want import PROGRESS_SUFFIX
 from agent.errors import ConfigError, Exit
+from agent.reports.status import agent_of
 from agent.spool.files import TEMP_PREFIX
 from agent.store.layout import Layout
 
@@ -81,7 +81,7 @@ def _directories(host: Host, places: Places) -> tuple[str, str]:
 
 def _is_served(host: Host, spool: str, store: str) -> bool:
     """Whether an agent runs; in a dry run it is the service itself, which would be stopped."""
-    return bool(agent_of(spool, Layout(host.at(store)))["running"]) and not host.dry_run
+    return agent_of(spool, Layout(host.at(store))).running and not host.dry_run
 
 
 def _tidy(host: Host, places: Places, spool: str, store: str) -> None:

@@ -1,21 +1,24 @@
-"""What a `.progress` file says (SPEC section 3): values in, JSON out, and when it is worth writing."""
+"""What a `.progress` file says (docs/protocol.md): values in, JSON out."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
 
-from agent.core.job import FINAL, State, combined, move
+from agent.core.states import FINAL, State, combined, move
+from agent.core.waits import Wait, to_json
+from agent.core.words import timestamp
 from agent.errors import WantdError
 
 SCHEMA = 1
-FILES_SHOWN = 200  # SPEC section 3
+FILES_SHOWN = 200  # a longer list is cut to the files in motion, so that a progress file stays small
 ALMOST = 0.9999  # the most that is shown before the end, at the four digits of a progress file
+STEPS = 10  # each tenth is worth a line in the log and a progress file at once
 RATE_STEP_S = 0.1
 RATE_MEMORY_S = 3.0  # a rate over the last seconds: steady enough to read, quick enough to show a stall
 
@@ -58,18 +61,23 @@ class ModelProgress:
     bytes_done: int = 0
     bytes_total: int | None = None
     rate: float = 0.0
-    waiting: dict[str, Any] | None = None
+    waiting: Wait | None = None
     error: WantdError | None = None
     attempt: int = 1
-    version: int = 0  # grows with each change of state, so that a reader sees one without comparing all
     _marks: deque[tuple[float, int]] = field(default_factory=deque)
     _counts: Counter[State] = field(default_factory=Counter)
 
-    def go(self, state: State, *, waiting: dict[str, Any] | None = None, error: WantdError | None = None) -> None:
+    @staticmethod
+    def failed(error: WantdError) -> ModelProgress:
+        """A model that no job stands for: its reference cannot be resolved."""
+        progress = ModelProgress()
+        progress.go(State.FAILED, error=error)
+        return progress
+
+    def go(self, state: State, *, waiting: Wait | None = None, error: WantdError | None = None) -> None:
         """Change state; `waiting` and `error` hold for this state only."""
         self.state = move(self.state, state)
         self.waiting, self.error = waiting, error
-        self.version += 1
         if state is not State.DOWNLOADING:
             self.rate = 0.0
             self._marks.clear()
@@ -102,6 +110,11 @@ class ModelProgress:
         """The model is in the store: its (name, size, SHA-256) files, all there."""
         self.begin([FileProgress(name, size, sha256, size, State.READY) for name, size, sha256 in files], total)
         self.bytes_done = total
+
+    @property
+    def step(self) -> int:
+        """Which tenth has been reached, 0 to `STEPS`."""
+        return int(self.fraction * STEPS)
 
     @property
     def files_done(self) -> int:
@@ -140,7 +153,7 @@ class ModelProgress:
             "path": self.path,
             "bytes_done": self.bytes_done,
             "bytes_total": self.bytes_total,
-            "waiting": self.waiting,
+            "waiting": to_json(self.waiting) if self.waiting else None,
             "error": self.error.to_json() if self.error else None,
             "files": [file.to_json() for file in shown],
         }
@@ -198,7 +211,7 @@ def render(
     *,
     least: float = 0.0,
     error: WantdError | None = None,
-    waiting: dict[str, Any] | None = None,
+    waiting: Wait | None = None,
 ) -> tuple[bytes, float]:
     """The whole progress file, and its `progress`, which is never under `least` (what was written before).
 
@@ -226,14 +239,14 @@ def render(
         "rate_bytes_per_s": round(rate),
         "eta_s": eta,
         "models": [model.to_json(name) for name, model in named],
-        "waiting": holdup if state is State.WAITING else None,
+        "waiting": to_json(holdup) if holdup and state is State.WAITING else None,
         "error": failed.to_json() if failed else None,
         "attempt": want.attempt,
         "labels": want.labels,
         "created_at": timestamp(want.created_at),
         "updated_at": timestamp(now),
-        "started_at": timestamp(want.started_at),
-        "finished_at": timestamp(want.finished_at),
+        "started_at": want.started_at and timestamp(want.started_at),
+        "finished_at": want.finished_at and timestamp(want.finished_at),
         "agent": {"pid": agent.pid, "host": agent.host, "version": agent.version},
     }
     return _json(value), fraction
@@ -254,8 +267,3 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_encodable(key): _encodable(item) for key, item in value.items()}
     return [_encodable(item) for item in value] if isinstance(value, list) else value
-
-
-def timestamp(time: datetime | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds, as every time in a progress file, lock or record."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if time else None

@@ -34,3 +34,15 @@ class Backoff:
             return max(error.retry_after_s, 0.0) + random * self.min_s
         ceiling = min(self.max_s, self.min_s * 2.0 ** min(max(attempt, 1), _MAX_DOUBLINGS))
         return self.min_s + random * max(ceiling - self.min_s, 0.0)
+
+
+# How often the agent looks, in seconds, and why so often.
+LOCK_POLL_S = 0.25  # portalocker's own interval; a waiter starts at most this late
+CATALOG_CHECK_S = 2.0  # an editor's save takes effect while its author watches
+DISK_CHECK_S = 5.0  # a statvfs; a person who makes room sees the download continue
+SWEEP_S = 3600.0  # partials expire after days: once an hour is often enough
+SLOTS_CHECK_S = 1.0  # a larger transfer.jobs takes effect
+BALANCER_S = 2.0  # a person who watches a dashboard sees it move
+BALANCER_AGAIN_S = 30.0  # the same is reported again after so long: the balancer may have been restarted
+SYSTEMD_S = 1.0  # `systemctl status` is read by people: once a second is often enough
+STOP_S = 4.0  # of the 5 s that stopping may take in all

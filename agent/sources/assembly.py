@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from agent.config import Config, hub_token, proxy_key, report_url
+from agent.core.names import SafeName
+from agent.core.remote import Listing, Location, Query
 from agent.errors import Code, WantdError
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
@@ -49,6 +51,19 @@ class Assembly:
         for before, now in zip(old, (self._proxy, self._report), strict=True):
             if before is not None and before is not now:
                 await before[1].close()
+
+    @property
+    def name(self) -> str:
+        """See `core.ports.Source`."""
+        return self.chain.name
+
+    async def listing(self, query: Query) -> Listing:
+        """See `core.ports.Source`."""
+        return await self.chain.listing(query)
+
+    async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
+        """See `core.ports.Source`."""
+        return await self.chain.locate(query, name, failed)
 
     async def close(self) -> None:
         """Close every connection."""

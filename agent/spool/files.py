@@ -7,6 +7,7 @@ dot-file renamed over whatever lies there. The agent never changes or removes a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -149,6 +150,21 @@ def write_progress(want_path: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temp)
         raise
+
+
+def read_progress(want_path: str, *, most: int) -> bytes:
+    """The progress file beside a want: what an earlier agent of this user wrote. Never blocks.
+
+    Raises OSError when it is not there, not a regular file of ours, or larger than `most` bytes.
+    """
+    fd = os.open(progress_path(want_path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_size > most:
+            raise PermissionError(errno.EPERM, "not a progress file of this agent")
+        return _read(fd, info.st_size)
+    finally:
+        os.close(fd)
 
 
 def remove_progress(want_path: str) -> None:

@@ -1,4 +1,4 @@
-"""watchdog's bell (SPEC section 2).
+"""watchdog's bell.
 
 Events only say where to look first. Whatever they miss, a scan of the directory finds; when the kernel drops events,
 when a directory appears, and at each rescan, the whole spool is scanned. Where inotify cannot be had, the
@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -118,39 +119,46 @@ class _OverflowHandler(logging.Handler):
 
 
 class Watcher:
-    """Keeps a live watch on the spool, through deletion, re-creation and the want of inotify."""
+    """Keeps a live watch on the spool, through deletion, re-creation and the lack of inotify.
 
-    def __init__(self, root: str, bell: Bell, mode: str) -> None:
+    `mode` gives `spool.watch`: "auto", "inotify" (never poll) or "poll".
+    """
+
+    def __init__(self, root: str, bell: Bell, mode: Callable[[], str]) -> None:
         self._root = root
         self._bell = bell
         self._mode = mode
         self._observer: BaseObserver | None = None
         self._identity: tuple[int, int] | None = None
         self._complained = False
+        self.refused = ""  # why there is no watch although the mode allows nothing else
         self._overflow = _OverflowHandler(bell)
 
     @property
     def polling(self) -> bool:
-        """Whether scans are all there is."""
-        return self._observer is None
+        """Whether scans at the polling interval take the place of events."""
+        return self._observer is None and self._mode() != "inotify"
 
     def ensure(self) -> None:
-        """Start the watch, or start it anew when the directory is another one. Blocks; call it in a thread."""
+        """Start the watch, again when the directory is another one. Blocks; call it in a thread."""
         try:
             os.makedirs(self._root, mode=0o755, exist_ok=True)
             info = os.stat(self._root)
         except OSError as error:
-            self._complain(f"the spool {self._root} cannot be made: {error.strerror}")
+            self._complain(f"cannot make the spool {self._root}: {error.strerror}")
             self.stop()
             return
         identity = (info.st_dev, info.st_ino)
-        if self._mode == "poll" or (identity == self._identity and self._is_alive()):
+        mode = self._mode()
+        if mode != "poll" and identity == self._identity and self._is_alive():
             return
         self.stop()
+        if mode == "poll":
+            return
         self._observer = self._start()
         self._identity = identity if self._observer else None
         if self._observer:
-            self._complained = False
+            self._complained, self.refused = False, ""
             self._bell.ring(None)
 
     def _is_alive(self) -> bool:
@@ -178,7 +186,11 @@ class Watcher:
             observer.schedule(_Handler(self._bell, self._root), self._root, recursive=True, event_filter=kinds)  # type: ignore[arg-type]
             observer.start()
         except OSError as error:
-            self._complain(f"no inotify ({error.strerror}): the spool is polled instead")
+            if self._mode() == "inotify":
+                self.refused = f'cannot watch the spool with inotify ({error.strerror}), and spool.watch = "inotify"'
+                self._complain(self.refused)
+            else:
+                self._complain(f"cannot watch the spool with inotify ({error.strerror}); polling it instead")
             if observer:
                 observer.stop()  # at each rescan it is tried again: what was taken is given back
             return None

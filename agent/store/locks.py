@@ -12,14 +12,15 @@ import socket
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import IO
 
 import orjson
 import portalocker
 from portalocker.constants import LockFlags
 
+from agent.core import waits
 from agent.core.names import bare
-from agent.core.progress import timestamp
+from agent.core.words import timestamp
 from agent.errors import Code, WantdError
 from agent.store.layout import unwritable
 
@@ -39,9 +40,9 @@ class Holder:
     heartbeat: str | None
     boot_id: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def shown(self) -> waits.Holder:
         """As `waiting.holder` of a progress file shows it."""
-        return {"pid": self.pid, "host": self.host, "since": self.since, "progress": self.progress}
+        return waits.Holder(self.pid, self.host, self.since, self.progress)
 
     def __str__(self) -> str:
         host, since, heartbeat = (bare(str(text)) for text in (self.host, self.since, self.heartbeat))

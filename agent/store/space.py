@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.errors import Code, WantdError
@@ -18,13 +19,13 @@ class Shortage:
 
 @dataclass
 class Space:
-    """The ledger of one file system. `min_free_bytes` stay free whatever happens.
+    """The ledger of one file system. `min_free_bytes()` stay free whatever happens.
 
     Reservations are of files not begun yet: a partial is preallocated when it is begun, and statvfs counts it then.
     """
 
     root: str
-    min_free_bytes: int = 0
+    min_free_bytes: Callable[[], int]
     _reserved: dict[object, int] = field(default_factory=dict)
 
     def reserve(self, key: object, need: int) -> Shortage | None:
@@ -33,7 +34,7 @@ class Space:
         Raises `insufficient_space` when it could not fit even if everything else were gone.
         """
         disk = os.statvfs(self.root)
-        total = disk.f_frsize * disk.f_blocks - self.min_free_bytes
+        total = disk.f_frsize * disk.f_blocks - self.min_free_bytes()
         if need > total:
             raise WantdError(
                 Code.INSUFFICIENT_SPACE,
@@ -41,7 +42,7 @@ class Space:
                 "put the store on a larger file system (store.dir), or choose a smaller quant",
             )
         others = sum(size for other, size in self._reserved.items() if other != key)
-        free = max(disk.f_frsize * disk.f_bavail - self.min_free_bytes - others, 0)
+        free = max(disk.f_frsize * disk.f_bavail - self.min_free_bytes() - others, 0)
         if need > free:
             return Shortage(need, free)
         self._reserved[key] = need
@@ -50,7 +51,7 @@ class Space:
     def free(self) -> int:
         """Bytes that nobody has reserved."""
         disk = os.statvfs(self.root)
-        return max(disk.f_frsize * disk.f_bavail - self.min_free_bytes - sum(self._reserved.values()), 0)
+        return max(disk.f_frsize * disk.f_bavail - self.min_free_bytes() - sum(self._reserved.values()), 0)
 
     def started(self, key: object, size: int) -> None:
         """A file of `size` bytes has been preallocated: statvfs counts it from now on."""

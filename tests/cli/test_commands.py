@@ -100,7 +100,7 @@ def test_status_says_what_is_wanted_with_and_without_an_agent(agent: AgentProces
     agent.stop()
     agent.drop("new", "gemma3")
     stopped = agent.wantd("status")
-    assert "does not run" in stopped.stdout
+    assert "not running" in stopped.stdout
     assert "no agent serves this spool" in stopped.stdout
     assert "model_not_supported" in stopped.stdout
 
@@ -115,7 +115,7 @@ def test_check_says_what_is_wrong_and_how_to_mend_it(make_agent: Callable[..., A
     agent.set(catalog__path=broken, HF_ENDPOINT="http://127.0.0.1:9")
     bad = agent.wantd("check")
     assert bad.returncode == Exit.FAILURE
-    assert "BAD      catalogue" in bad.stdout
+    assert "BAD      catalog" in bad.stdout
     assert "BAD      Hub" in bad.stdout
 
 

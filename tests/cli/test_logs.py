@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from agent.cli.journal import Journal, encode, is_stderr
+from agent.reports.journald import Journal, encode, is_stderr
 from tests.harness import CHECKOUT, DEADLINE_S
 
 SPEAK = """
 from loguru import logger
 from agent.cli.logs import set_up
-set_up("INFO", {})
+set_up(lambda: "INFO", {})
 logger.info("hello {}", "<red>world</red>")
 secret = "hf_secret"
 try:

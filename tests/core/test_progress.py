@@ -1,4 +1,4 @@
-"""What a reader finds in a `.progress` file: every field of SPEC section 3, and nothing that runs backwards."""
+"""What a reader finds in a `.progress` file: every field of the contract, and nothing that runs backwards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.job import State
 from agent.core.progress import (
     FILES_SHOWN,
     AgentInfo,
@@ -18,10 +17,12 @@ from agent.core.progress import (
     ModelProgress,
     WantInfo,
     render,
-    timestamp,
     want_fraction,
     want_state,
 )
+from agent.core.states import State
+from agent.core.waits import ForDisk, ForSlot, NotBefore
+from agent.core.words import timestamp
 from agent.errors import Code, WantdError
 
 NOW = datetime(2026, 11, 22, 7, 4, 11, 120_900, tzinfo=UTC)
@@ -139,37 +140,26 @@ def test_a_want_that_was_just_seen_is_queued() -> None:
     assert (value["state"], value["progress"], value["bytes_total"], value["models"]) == ("queued", 0.0, None, [])
 
 
-@pytest.mark.parametrize(
-    "waiting",
-    [
-        {"for": "lock", "holder": {"pid": 1, "host": "a", "since": "2026-11-22T07:04:11.120Z", "progress": 0.5}},
-        {"for": "slot"},
-        {"for": "retry", "until": "2026-11-22T07:04:11.120Z", "because": ERROR.to_json()},
-        {"for": "rate_limit", "until": "2026-11-22T07:04:11.120Z"},
-        {"for": "disk", "need_bytes": 7, "free_bytes": 5},
-    ],
-    ids=lambda waiting: str(waiting["for"]),
-)
-def test_a_wait_says_what_for_as_long_as_it_lasts(waiting: dict[str, Any]) -> None:
+def test_a_wait_is_told_as_long_as_it_lasts() -> None:
     made = model(State.RESOLVING)
-    made.go(State.WAITING, waiting=waiting)
+    made.go(State.WAITING, waiting=ForDisk(7, 5))
     value = shown(made)
     assert value["state"] == "waiting"
-    assert value["waiting"] == value["models"][0]["waiting"] == waiting
+    assert value["waiting"] == value["models"][0]["waiting"] == {"for": "disk", "need_bytes": 7, "free_bytes": 5}
     made.go(State.DOWNLOADING)
     value = shown(made)
     assert value["waiting"] is None and value["models"][0]["waiting"] is None
 
 
 def test_a_want_may_wait_for_its_time_itself() -> None:
-    waiting = {"for": "not_before", "until": "2026-12-01T02:00:00.000Z"}
-    value = shown(waiting=waiting)
-    assert (value["state"], value["waiting"]) == ("waiting", waiting)
+    value = shown(waiting=NotBefore(datetime(2026, 12, 1, 2, tzinfo=UTC)))
+    expected = {"for": "not_before", "until": "2026-12-01T02:00:00.000Z"}
+    assert (value["state"], value["waiting"]) == ("waiting", expected)
 
 
 def test_a_wait_of_one_model_does_not_hide_that_another_moves() -> None:
     waiting = model(State.RESOLVING)
-    waiting.go(State.WAITING, waiting={"for": "slot"})
+    waiting.go(State.WAITING, waiting=ForSlot())
     value = shown(waiting, downloading(1, 2))
     assert (value["state"], value["waiting"]) == ("downloading", None)
     assert value["models"][0]["waiting"] == {"for": "slot"}
@@ -288,10 +278,9 @@ def test_verification_is_told_from_downloading_by_the_files() -> None:
     [
         (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05.000Z"),
         (datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=timezone(timedelta(hours=9))), "2026-01-01T18:04:05.999Z"),
-        (None, None),
     ],
 )
-def test_times_are_utc_with_milliseconds(time: datetime | None, text: str | None) -> None:
+def test_times_are_utc_with_milliseconds(time: datetime, text: str) -> None:
     assert timestamp(time) == text
 
 

@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.progress import AgentInfo
 from agent.embedded_hub.process import HubProcess
 from agent.errors import Code, WantdError
 from agent.net.client import JSON_MARKS, Answer
-from agent.services.reporter import BATCH, Reporter, Ticket
 from agent.spool.files import Stamp
 from agent.spool.scan import glance
 from agent.spool.watcher import HINTS_MAX, Bell, Watcher
@@ -65,7 +63,7 @@ def test_a_partial_that_is_in_a_stage_stays(layout: Layout) -> None:
 
 async def test_a_watch_whose_thread_has_died_is_begun_anew(tmp_path: Path) -> None:
     bell = Bell(str(tmp_path), asyncio.get_running_loop())
-    watcher = Watcher(str(tmp_path), bell, "auto")
+    watcher = Watcher(str(tmp_path), bell, lambda: "auto")
     await asyncio.to_thread(watcher.ensure)
     try:
         assert watcher._observer
@@ -106,22 +104,6 @@ def test_a_glance_sees_the_quiet_directories_beside_a_flood(tmp_path: Path) -> N
     found = glance(str(tmp_path), {f"{tmp_path}/good/0.want": known}, most=10)
     assert f"{tmp_path}/good/1.want" in found
     assert len(found) == 11
-
-
-async def test_answers_are_written_in_turn_for_each_directory(tmp_path: Path) -> None:
-    reporter = Reporter(AgentInfo(1, "host", "0"), interval_s=60)
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "good").mkdir()
-    for number in range(5 * BATCH):
-        reporter.changed(Ticket(f"{tmp_path}/bad/{number}.want"))
-    good = Ticket(f"{tmp_path}/good/x.want")
-    reporter.changed(good, urgent=False)
-    reporter.changed(good)
-    await reporter._write(reporter._urgent)
-    assert (tmp_path / "good" / "x.progress").exists(), "in the first batch"
-    assert len(list((tmp_path / "bad").iterdir())) == BATCH - 1
-    await reporter.drain()
-    assert len(list((tmp_path / "bad").iterdir())) == 5 * BATCH
 
 
 def test_json_that_takes_twenty_times_its_size_in_memory_is_refused() -> None:

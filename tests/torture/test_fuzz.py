@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agent.core.catalog import Catalog, parse_catalog
-from agent.core.job import FINAL, LEGAL, State, combined, move
 from agent.core.names import check_collisions, safe_name
 from agent.core.plan import make_plan, needed_listings
 from agent.core.progress import AgentInfo, FileProgress, ModelProgress, WantInfo, render
 from agent.core.remote import Listing
+from agent.core.states import FINAL, LEGAL, State, combined, move
 from agent.core.target import make_target
 from agent.core.want import WantedModel, parse_want
 from agent.errors import Code, WantdError
