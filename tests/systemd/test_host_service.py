@@ -246,7 +246,7 @@ def test_a_reload_takes_a_new_rate_without_dropping_a_byte(installed: Machine, h
     installed.systemctl("reload", "wantd")
     finish(installed, hub, path)
     assert installed.show("wantd", "MainPID", "NRestarts") == {"MainPID": pid, "NRestarts": "0"}
-    assert "the configuration was read again" in installed.journal("-u", "wantd", f"_PID={pid}")
+    assert "configuration reloaded" in installed.journal("-u", "wantd", f"_PID={pid}")
     name = "bartowski/Qwen_Qwen3-0.6B-GGUF/Qwen_Qwen3-0.6B-Q4_K_M.gguf"
     size = hub.repos()["bartowski/Qwen_Qwen3-0.6B-GGUF"]["files"][name.rpartition("/")[2]]["size"]
     assert hub.stats()["bytes_sent"][name] == size
