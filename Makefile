@@ -14,8 +14,11 @@ $(VENV)/ready: pyproject.toml
 demo: $(VENV)/ready  ## the whole way on this machine: Hub, agent, want, bar, verified file
 	$(BIN)/wantd demo
 
-test: $(VENV)/ready  ## the test-suite
-	$(BIN)/python -m pytest
+# Half of the tests' time is waiting for other processes, so there are more workers than most machines have cores.
+WORKERS ?= 5
+
+test: $(VENV)/ready  ## the test-suite, WORKERS tests side by side
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test-systemd: $(VENV)/ready  ## the service, in a real systemd booted in a container; as root, with systemd-container
 	$(BIN)/python -m pytest tests/systemd
