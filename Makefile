@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd test-olah bench bench-short torture fuzz check format clean
+.PHONY: demo test test-systemd test-olah bench bench-short torture fuzz mutants check format clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wantd needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -44,6 +44,9 @@ torture: $(VENV)/ready  ## every fault on purpose, 1,280 kills; makes the table 
 
 fuzz: $(VENV)/ready  ## every property of the test-suite with 2,000 examples instead of 100
 	$(BIN)/python -m pytest tests/torture/test_fuzz.py tests -m hypothesis --hypothesis-profile=fuzz --timeout=3600
+
+mutants: $(VENV)/ready  ## do the unit tests notice small changes? A sample of each package; MUTANTS='core --sample 100 --seed 8'
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
