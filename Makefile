@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd test-olah bench bench-short torture fuzz check format clean
+.PHONY: demo test test-systemd test-olah bench bench-short torture fuzz mutants check format clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wantd needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -14,8 +14,11 @@ $(VENV)/ready: pyproject.toml
 demo: $(VENV)/ready  ## the whole way on this machine: Hub, agent, want, bar, verified file
 	$(BIN)/wantd demo
 
-test: $(VENV)/ready  ## the test-suite
-	$(BIN)/python -m pytest
+# Half of the tests' time is waiting for other processes, so there are more workers than most machines have cores.
+WORKERS ?= 5
+
+test: $(VENV)/ready  ## the test-suite, WORKERS tests side by side
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test-systemd: $(VENV)/ready  ## the service, in a real systemd booted in a container; as root, with systemd-container
 	$(BIN)/python -m pytest tests/systemd
@@ -41,6 +44,9 @@ torture: $(VENV)/ready  ## every fault on purpose, 1,280 kills; makes the table 
 
 fuzz: $(VENV)/ready  ## every property of the test-suite with 2,000 examples instead of 100
 	$(BIN)/python -m pytest tests/torture/test_fuzz.py tests -m hypothesis --hypothesis-profile=fuzz --timeout=3600
+
+mutants: $(VENV)/ready  ## do the unit tests notice small changes? A sample of each package; MUTANTS='core --sample 100 --seed 8'
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

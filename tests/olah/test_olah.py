@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from agent.embedded_hub.process import HubProcess
+from bench.ports import free_ports
 from tests.harness import CHECKOUT, AgentProcess, clean_environment, wait_until
-from tests.proxy.places import DEAD, free_ports, sha256, wait_for_bytes
+from tests.proxy.places import DEAD, sha256, wait_for_bytes
 
 HOME = CHECKOUT / ".cache" / f"olah-{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -15,6 +15,7 @@ import pytest
 from agent.embedded_hub.balancer import BalancedModel
 from agent.embedded_hub.process import HubProcess
 from agent.embedded_hub.repo import HubFile
+from bench.ports import free_ports
 from tests.harness import AgentProcess, wait_all_ready, wait_until
 from tests.proxy.places import (
     GGUF_FILE,
@@ -23,7 +24,6 @@ from tests.proxy.places import (
     BlackHole,
     balanced_gguf,
     files_of,
-    free_ports,
     qwen3,
     sha256,
     the_hubs,
