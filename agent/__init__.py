@@ -3,7 +3,7 @@
 The house, from the door down; imports point down only (import-linter holds it):
 
 - `cli/`: the commands; the only code that prints or exits
-- `app.py`: builds every part, starts, drains, stops; `embedded_hub/`: a small true Hub for demo, tests, benchmarks
+- `app.py`: builds every part, starts, drains, stops; `embedded_hub/`: a small Hub for the demo
 - `services/`: what runs for long: intake (names that changed become jobs), board (which jobs there are, and when each
   goes on), jobs (one from reference to published model, by way of planning and files), reporter (progress files),
   housekeeping (the one scheduler)
