@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from agent.embedded_hub.process import HubProcess
 from bench.cases import CAP_RATE, FAR_LATENCY_S, Face
 from bench.data import Repo
 from bench.ports import free_ports
 from bench.relay import Relay
+from tests.hub.process import HubProcess
 
 START_S = 10.0
 LOG_WAIT_S = 2.0  # nginx writes an answer's line when its last byte is handed to the kernel

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess
+from tests.hub.process import HubProcess
 
 # Modules that take seconds, the longest first, so that no worker is left with a long one at the end.
 LONG = (

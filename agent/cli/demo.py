@@ -15,10 +15,8 @@ from agent.config import process_environment
 from agent.errors import Exit
 
 MODEL = "qwen3"
-REPO = "bartowski/Qwen_Qwen3-0.6B-GGUF"  # what the catalogue has for it
 GGUF_BYTES = 96_000_000
-# As on the real Hub one connection is slow and many are quick; so the bar can be seen to move.
-CONNECTION_BYTES_PER_S = 4_000_000
+MAX_RATE = "64000000"  # bytes/s: without a limit loopback is too fast to see the bar move
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(arguments: argparse.Namespace) -> int:
     """Go the whole way. Returns 0 when the file is there and right."""
-    from agent.embedded_hub.process import HubProcess
+    from agent.embedded_hub.demo import FILE, REPO, demo_hub
 
     environ = process_environment()
     cache = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -36,8 +34,7 @@ def call(arguments: argparse.Namespace) -> int:
     for name in ("spool", "models"):
         shutil.rmtree(f"{root}/{name}", ignore_errors=True)
     os.makedirs(f"{root}/spool")
-    with HubProcess("--gguf-size", str(GGUF_BYTES)) as hub:
-        hub.fault("cdn/*", max_rate=CONNECTION_BYTES_PER_S)
+    with demo_hub(GGUF_BYTES, root) as hub:
         settings = {
             key: value
             for key, value in environ.items()
@@ -46,9 +43,10 @@ def call(arguments: argparse.Namespace) -> int:
         settings |= {
             "WANTD_SPOOL__DIR": f"{root}/spool",
             "WANTD_STORE__DIR": f"{root}/models",
+            "WANTD_TRANSFER__MAX_RATE": MAX_RATE,
             "HF_ENDPOINT": hub.endpoint,
         }
-        _say(f"1. a Hub of its own answers at {hub.endpoint}")
+        _say(f"1. an embedded Hub listens at {hub.endpoint}")
         with _agent(settings, f"{root}/agent.log"):
             _say(f"2. an agent runs and watches {root}/spool (its log: {root}/agent.log)")
             _say(f"3. the want: echo {MODEL} > {root}/spool/{MODEL}.want")
@@ -59,7 +57,7 @@ def call(arguments: argparse.Namespace) -> int:
             _say(f"the want was not fulfilled (exit {got.returncode}); see {root}/agent.log")
             return Exit.FAILURE
         sha256 = _sha256(path)
-        if sha256 not in str(hub.repos()[REPO]):
+        if sha256 != hub.repos[REPO].main[FILE].sha256:
             _say(f"{path} is not what the Hub has")
             return Exit.FAILURE
     _say(f"4. ready and verified: {os.path.getsize(path)} bytes, SHA-256 {sha256}")

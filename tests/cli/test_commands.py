@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from agent.errors import Code, Exit
 from tests.harness import AgentProcess, clean_environment, wait_until
+from tests.hub.process import HubProcess
 
 
 def test_get_prints_the_path_on_standard_output_and_how_it_goes_beside(agent: AgentProcess) -> None:

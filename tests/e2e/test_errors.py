@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agent.embedded_hub.access import TOKEN_PLAIN
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_until
+from tests.hub.access import TOKEN_PLAIN
+from tests.hub.process import HubProcess
 
 
 def refused_endpoint() -> str:

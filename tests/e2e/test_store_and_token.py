@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.embedded_hub.access import TOKEN_GRANTED
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_until
+from tests.hub.access import TOKEN_GRANTED
+from tests.hub.process import HubProcess
 
 
 def test_a_gguf_lies_where_llmlbs_node_looks(agent: AgentProcess, hub: HubProcess) -> None:

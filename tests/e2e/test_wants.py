@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_all_ready, wait_until
+from tests.hub.process import HubProcess
 
 GGUF = "bartowski/Qwen_Qwen3-0.6B-GGUF"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent.embedded_hub.balancer import BalancedModel
-from agent.embedded_hub.process import HubProcess
 from bench.ports import free_ports
 from tests.harness import AgentProcess
+from tests.hub.balancer import BalancedModel
+from tests.hub.process import HubProcess
 from tests.proxy.places import Balancer
 
 # Passing faults are tried again soon: what is tested is where the next try goes.

@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.core.names import store_name
-from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
 from agent.embedded_hub.repo import HubFile, Repo
-from agent.embedded_hub.standard import standard_repos
 from bench.ports import free_ports
 from tests.harness import AgentProcess, wait_until
+from tests.hub.balancer import BalancedModel, EmbeddedBalancer
+from tests.hub.standard import standard_repos
 
 GGUF_REPO = "bartowski/Qwen_Qwen3-0.6B-GGUF"
 GGUF_FILE = "Qwen_Qwen3-0.6B-Q4_K_M.gguf"

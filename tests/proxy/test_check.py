@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess
+from tests.hub.process import HubProcess
 from tests.proxy.places import DEAD, Balancer
 
 

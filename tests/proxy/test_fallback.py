@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent.embedded_hub.faults import Faults
-from agent.embedded_hub.process import HubProcess
 from agent.embedded_hub.repo import HubFile, Repo
 from tests.harness import AgentProcess, wait_until
+from tests.hub.faults import Faults
+from tests.hub.process import HubProcess
 from tests.proxy.places import (
     DEAD,
     GGUF_FILE,

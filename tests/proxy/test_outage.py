@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.balancer import BalancedModel
-from agent.embedded_hub.process import HubProcess
 from agent.embedded_hub.repo import HubFile
 from bench.ports import free_ports
 from tests.harness import AgentProcess, wait_all_ready, wait_until
+from tests.hub.balancer import BalancedModel
+from tests.hub.process import HubProcess
 from tests.proxy.places import (
     GGUF_FILE,
     GGUF_REPO,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.embedded_hub.faults import Faults
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_until
+from tests.hub.faults import Faults
+from tests.hub.process import HubProcess
 from tests.proxy.places import GGUF_FILE, Balancer, qwen3, write_catalog
 
 StartAgent = Callable[..., AgentProcess]

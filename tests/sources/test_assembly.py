@@ -10,11 +10,11 @@ import pytest
 
 from agent.config import Config, Hub, Proxy, report_url
 from agent.core.names import SafeName
-from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
 from agent.embedded_hub.repo import HubFile
 from agent.errors import WantdError
 from agent.net.budget import HostBudgets
 from agent.sources.assembly import Assembly
+from tests.hub.balancer import BalancedModel, EmbeddedBalancer
 from tests.sources.asking import ask
 
 MakeBalancer = Callable[..., Awaitable[EmbeddedBalancer]]

@@ -12,11 +12,11 @@ from aiohttp import web
 from loguru import logger
 
 from agent.core.names import RepoId, SafeName
-from agent.embedded_hub.access import TOKEN_GRANTED
-from agent.embedded_hub.faults import Faults
-from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
 from agent.sources.hub import HubSource
+from tests.hub.access import TOKEN_GRANTED
+from tests.hub.faults import Faults
+from tests.hub.server import InstrumentedHub
 from tests.sources.asking import ask
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
@@ -41,12 +41,12 @@ async def list_of(answer: Any, serve: Serve, make_source: MakeSource) -> Any:
     return await make_source(await serve(hub)).listing(ask(REPO, "main"))
 
 
-async def test_a_repository_in_another_case_is_the_same_one(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_a_repository_in_another_case_is_the_same_one(hub: InstrumentedHub, make_source: MakeSource) -> None:
     listing = await make_source(hub.endpoint).listing(ask("QWEN/qwen3-0.6b", "main"))
     assert listing.commit == hub.repos["Qwen/Qwen3-0.6B"].refs["main"]
 
 
-async def test_a_renamed_repository_is_found(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_a_renamed_repository_is_found(hub: InstrumentedHub, make_source: MakeSource) -> None:
     repo = RepoId("Qwen/Qwen2.5-7B-Chat-GGUF")
     source = make_source(hub.endpoint)
     listing = await source.listing(ask(repo, "main"))
@@ -248,7 +248,7 @@ async def test_a_mirror_that_passes_on_to_the_hub_is_followed_to_the_bytes_after
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503])
 async def test_the_storages_refusal_says_nothing_about_the_model(
-    hub: EmbeddedHub, make_source: MakeSource, status: int
+    hub: InstrumentedHub, make_source: MakeSource, status: int
 ) -> None:
     hub.faults.set("cdn/*", Faults(status=status))
     source = make_source(hub.endpoint)
@@ -259,7 +259,7 @@ async def test_the_storages_refusal_says_nothing_about_the_model(
     assert (caught.value.code, caught.value.retryable) == (Code.HUB_UNREACHABLE, True)
 
 
-async def test_offline_means_no_request_at_all(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_offline_means_no_request_at_all(hub: InstrumentedHub, make_source: MakeSource) -> None:
     source = make_source(hub.endpoint, offline=True)
     for asking in (source.listing(ask(REPO, "main")), source.locate(ask(REPO, COMMIT), SafeName("x"))):
         with pytest.raises(WantdError, match="offline") as caught:
@@ -269,7 +269,7 @@ async def test_offline_means_no_request_at_all(hub: EmbeddedHub, make_source: Ma
     assert not hub.ledger.recent
 
 
-async def test_the_token_goes_to_the_hub_and_nowhere_else(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_the_token_goes_to_the_hub_and_nowhere_else(hub: InstrumentedHub, make_source: MakeSource) -> None:
     source = make_source(hub.endpoint, token=TOKEN_GRANTED)
     repo = RepoId("wantd/gated")
     listing = await source.listing(ask(repo, "main"))
@@ -283,7 +283,7 @@ async def test_the_token_goes_to_the_hub_and_nowhere_else(hub: EmbeddedHub, make
 
 @pytest.mark.parametrize("token", ["two words", "line\nbreak", "ü", "a\x00"])
 async def test_a_token_that_cannot_be_one_is_said_before_it_is_sent(
-    hub: EmbeddedHub, make_source: MakeSource, token: str
+    hub: InstrumentedHub, make_source: MakeSource, token: str
 ) -> None:
     with pytest.raises(WantdError) as caught:
         await make_source(hub.endpoint, token=token).listing(ask(REPO, "main"))
@@ -334,7 +334,7 @@ async def test_what_is_remembered_of_listings_is_bounded(serve: Serve, make_sour
     assert sum(len(files) for files in source._listed.values()) <= 50_000
 
 
-async def test_many_questions_at_once_are_all_answered(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_many_questions_at_once_are_all_answered(hub: InstrumentedHub, make_source: MakeSource) -> None:
     source = make_source(hub.endpoint)
     listings = await asyncio.gather(*(source.listing(ask("wantd/split", "main")) for _ in range(50)))
     assert len({listing.commit for listing in listings}) == 1

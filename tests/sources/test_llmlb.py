@@ -10,11 +10,11 @@ from aiohttp import web
 
 from agent.core.names import SafeName, store_name
 from agent.core.remote import Location
-from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer, hub_url
 from agent.embedded_hub.repo import HubFile
 from agent.errors import Code, WantdError
 from agent.sources.llmlb import LlmlbSource
 from agent.sources.llmlb_parse import parse_manifest
+from tests.hub.balancer import BalancedModel, EmbeddedBalancer, hub_url
 from tests.sources.asking import ask
 
 MakeBalancer = Callable[..., Awaitable[EmbeddedBalancer]]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from agent.errors import Exit
 from tests.harness import wait_until
+from tests.hub.process import HubProcess
 from tests.systemd.conftest import (
     CONFIG,
     MODEL,

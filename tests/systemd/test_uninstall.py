@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import wait_until
+from tests.hub.process import HubProcess
 from tests.systemd.conftest import MODEL, SPOOL, STORE, WANTD, configure, is_right, want
 from tests.systemd.machine import Machine
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from agent.errors import Code, WantdError
 from agent.net.client import JSON_MARKS, Answer
 from agent.spool.files import Stamp
@@ -24,6 +23,7 @@ from agent.store.layout import Layout
 from agent.store.locks import Locks, read_holder
 from agent.store.sweep import debris, remove
 from tests.harness import AgentProcess, wait_until
+from tests.hub.process import HubProcess
 from tests.store.builders import make_layout, put
 
 KEY = "ab" * 32

@@ -7,21 +7,23 @@ import asyncio
 import aiohttp
 import pytest
 
-from agent.embedded_hub.faults import FaultBoard, Faults
-from agent.embedded_hub.process import HubProcess
 from agent.embedded_hub.repo import HubFile, Repo
-from agent.embedded_hub.server import EmbeddedHub
+from tests.hub.faults import FaultBoard, Faults
+from tests.hub.process import HubProcess
+from tests.hub.server import InstrumentedHub
 
 DATA = bytes(range(256)) * 4000
 REPO, NAME = "wantd/faulty", "m.gguf"
 
 
 @pytest.fixture(params=["memory", "disk"])
-async def url(request: pytest.FixtureRequest, hub: EmbeddedHub, http: aiohttp.ClientSession, tmp_path: object) -> str:
+async def url(
+    request: pytest.FixtureRequest, hub: InstrumentedHub, http: aiohttp.ClientSession, tmp_path: object
+) -> str:
     path = f"{tmp_path}/{NAME}"
     with open(path, "wb") as file:
         file.write(DATA)
-    hub.add(Repo.of(REPO, {NAME: HubFile(DATA) if request.param == "memory" else HubFile(path=path)}))
+    hub.repos.add(Repo.of(REPO, {NAME: HubFile(DATA) if request.param == "memory" else HubFile(path=path)}))
     async with http.get(f"{hub.endpoint}/{REPO}/resolve/main/{NAME}", allow_redirects=False) as answer:
         return answer.headers["Location"]
 
@@ -30,14 +32,14 @@ async def read_some(answer: aiohttp.ClientResponse, count: int) -> bytes:
     return await answer.content.readexactly(count)
 
 
-async def test_without_faults_the_bytes_are_right(hub: EmbeddedHub, http: aiohttp.ClientSession, url: str) -> None:
+async def test_without_faults_the_bytes_are_right(hub: InstrumentedHub, http: aiohttp.ClientSession, url: str) -> None:
     async with http.get(url) as answer:
         assert await answer.read() == DATA
     assert hub.ledger.bytes_sent[REPO, NAME] == len(DATA)
 
 
 async def test_a_cut_connection_has_sent_exactly_so_many_bytes(
-    hub: EmbeddedHub, http: aiohttp.ClientSession, url: str
+    hub: InstrumentedHub, http: aiohttp.ClientSession, url: str
 ) -> None:
     hub.faults.set("cdn/*", Faults(cut_after=1000, times=1))
     async with http.get(url) as answer:
@@ -51,7 +53,7 @@ async def test_a_cut_connection_has_sent_exactly_so_many_bytes(
 
 
 async def test_a_stalled_connection_stays_open_and_silent_until_the_client_goes(
-    hub: EmbeddedHub, http: aiohttp.ClientSession, url: str
+    hub: InstrumentedHub, http: aiohttp.ClientSession, url: str
 ) -> None:
     hub.faults.set("cdn/*", Faults(stall_after=1000))
     async with http.get(url) as answer:
@@ -65,7 +67,7 @@ async def test_a_stalled_connection_stays_open_and_silent_until_the_client_goes(
 
 
 async def test_a_flipped_byte_is_flipped_in_every_range_that_holds_it(
-    hub: EmbeddedHub, http: aiohttp.ClientSession, url: str
+    hub: InstrumentedHub, http: aiohttp.ClientSession, url: str
 ) -> None:
     hub.faults.set("cdn/*", Faults(flip_at=5))
     wrong = DATA[:5] + bytes([DATA[5] ^ 0xFF]) + DATA[6:]
@@ -77,14 +79,14 @@ async def test_a_flipped_byte_is_flipped_in_every_range_that_holds_it(
         assert await answer.read() == DATA[6:10]
 
 
-async def test_a_short_answer_is_well_formed(hub: EmbeddedHub, http: aiohttp.ClientSession, url: str) -> None:
+async def test_a_short_answer_is_well_formed(hub: InstrumentedHub, http: aiohttp.ClientSession, url: str) -> None:
     hub.faults.set("cdn/*", Faults(short_by=10))
     async with http.get(url, headers={"Range": "bytes=0-99"}) as answer:
         assert answer.headers["Content-Range"] == f"bytes 0-99/{len(DATA)}"
         assert await answer.read() == DATA[:90]
 
 
-async def test_refused_ranges_give_the_whole_file(hub: EmbeddedHub, http: aiohttp.ClientSession, url: str) -> None:
+async def test_refused_ranges_give_the_whole_file(hub: InstrumentedHub, http: aiohttp.ClientSession, url: str) -> None:
     hub.faults.set("cdn/*", Faults(ignore_ranges=True))
     async with http.get(url, headers={"Range": "bytes=100-"}) as answer:
         assert answer.status == 200
@@ -92,7 +94,7 @@ async def test_refused_ranges_give_the_whole_file(hub: EmbeddedHub, http: aiohtt
 
 
 async def test_an_endless_body_has_no_length_and_goes_on(
-    hub: EmbeddedHub, http: aiohttp.ClientSession, url: str
+    hub: InstrumentedHub, http: aiohttp.ClientSession, url: str
 ) -> None:
     hub.faults.set("cdn/*", Faults(endless=True))
     async with http.get(url, headers={"Range": "bytes=0-99"}) as answer:
@@ -100,7 +102,7 @@ async def test_an_endless_body_has_no_length_and_goes_on(
         assert (await read_some(answer, 1_000_000))[:100] == DATA[:100]
 
 
-async def test_content_range_and_etag_can_lie(hub: EmbeddedHub, http: aiohttp.ClientSession, url: str) -> None:
+async def test_content_range_and_etag_can_lie(hub: InstrumentedHub, http: aiohttp.ClientSession, url: str) -> None:
     hub.faults.set("cdn/*", Faults(content_range="bytes 7-8/9", etag="other"))
     async with http.get(url, headers={"Range": "bytes=0-99"}) as answer:
         assert answer.headers["Content-Range"] == "bytes 7-8/9"
@@ -111,14 +113,16 @@ async def test_content_range_and_etag_can_lie(hub: EmbeddedHub, http: aiohttp.Cl
         assert answer.headers["X-Linked-Etag"] == f'"{"0" * 64}"'
 
 
-async def test_a_capped_answer_comes_in_small_pieces(hub: EmbeddedHub, http: aiohttp.ClientSession, url: str) -> None:
+async def test_a_capped_answer_comes_in_small_pieces(
+    hub: InstrumentedHub, http: aiohttp.ClientSession, url: str
+) -> None:
     hub.faults.set("cdn/*", Faults(max_rate=2000))  # the whole would take eight minutes
     async with http.get(url) as answer:
         assert await read_some(answer, 100) == DATA[:100]
         assert hub.ledger.bytes_sent[REPO, NAME] < len(DATA) // 2
 
 
-async def test_latency_comes_before_the_status(hub: EmbeddedHub, http: aiohttp.ClientSession, url: str) -> None:
+async def test_latency_comes_before_the_status(hub: InstrumentedHub, http: aiohttp.ClientSession, url: str) -> None:
     hub.faults.set("cdn/*", Faults(latency_s=600))
     with pytest.raises(TimeoutError):
         async with http.get(url, timeout=aiohttp.ClientTimeout(total=0.1)):
@@ -126,7 +130,7 @@ async def test_latency_comes_before_the_status(hub: EmbeddedHub, http: aiohttp.C
     assert hub.ledger.recent[-1].status is None
 
 
-async def test_a_status_is_given_so_many_times(hub: EmbeddedHub, http: aiohttp.ClientSession, url: str) -> None:
+async def test_a_status_is_given_so_many_times(hub: InstrumentedHub, http: aiohttp.ClientSession, url: str) -> None:
     hub.faults.set("hub/api/models/*", Faults(status=503, times=2, retry_after="7"))
     statuses = []
     for _ in range(3):

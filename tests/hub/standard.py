@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 
-from agent.embedded_hub import models
+from agent.embedded_hub.content import Content
 from agent.embedded_hub.repo import HubFile, Repo
+from tests.hub import models
+from tests.hub.access import ClosedRepo
 
+PARTIAL = "wantd/uploaded-in-part"  # lists a shard that is 404
 IN_MEMORY_MAX = 4 * 1024 * 1024  # larger models go to disk where a directory is given
 GIT_ATTRIBUTES = "*.gguf filter=lfs diff=lfs merge=lfs -text\n*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
@@ -77,17 +80,18 @@ def _odd_cases(size: int, many: int, seed: int) -> list[Repo]:
     gguf = models.make_gguf(size, seed)
     small: dict[str, bytes | str | HubFile] = {"README.md": _readme("a model"), "model-Q4_K_M.gguf": gguf}
     revisions = Repo.of("wantd/revisions", {"README.md": "first", "model-Q4_K_M.gguf": gguf})
-    revisions.refs["v1.0"] = revisions.refs["main"]
+    revisions.refs["refs/tags/v1.0"] = revisions.refs["main"]
     revisions.commit({"README.md": "proposed", "model-Q4_K_M.gguf": gguf, "extra/note.txt": "pr"}, "refs/pr/1")
     revisions.commit({"README.md": "aside", "model-Q4_K_M.gguf": models.make_gguf(size, seed + 2)}, "dev")
     revisions.commit({"README.md": "second", "model-Q4_K_M.gguf": models.make_gguf(size, seed + 1)})
     return [
         revisions,
         Repo.of("wantd/gated", small, gated="manual"),
-        Repo.of("wantd/gated-closed", small, gated="auto", open_listing=False),
+        ClosedRepo.of("wantd/gated-closed", small, gated="auto"),
         Repo.of("wantd/private", small, private=True),
         Repo.of("wantd/disabled", small, disabled=True),
         Repo.of("wantd/empty", {}),
+        Repo.of(PARTIAL, _uploaded_in_part(size, seed + 5)),
         Repo.of("wantd/split", models.split_gguf(size, 3, "split-Q4_K_M", seed + 3)),
         Repo.of("wantd/torch-only", _text("llama") | {"pytorch_model.bin": b"PK\x03\x04" + gguf}),
         Repo.of("wantd/no-default-quant", {f"m-{q}.gguf": models.make_gguf(size, quant=q) for q in ("Q5_K_M", "Q6_K")}),
@@ -97,6 +101,20 @@ def _odd_cases(size: int, many: int, seed: int) -> list[Repo]:
         ),
         Repo.of("wantd/many", {f"part-{n // 100:02d}/file-{n:04d}.txt": f"file {n}\n" for n in range(many)}),
     ]
+
+
+class ListedOnly(HubFile):
+    """A file that the repository lists and does not have."""
+
+    def open(self) -> Content | None:
+        return None
+
+
+def _uploaded_in_part(size: int, seed: int) -> dict[str, bytes | HubFile]:
+    """Sharded, and the second shard never came."""
+    shards = models.sharded_safetensors(size, 3, seed)
+    lost = "model-00002-of-00003.safetensors"
+    return _text("llama") | shards | {lost: ListedOnly(shards[lost])}
 
 
 def _text(architecture: str) -> dict[str, bytes]:

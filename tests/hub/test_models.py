@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.embedded_hub import models
 from agent.embedded_hub.repo import Repo
+from tests.hub import models
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 BLOCKS = {0: (1, 4), 1: (1, 2), 8: (32, 34), 10: (256, 84), 12: (256, 144), 13: (256, 176), 14: (256, 210)}

@@ -23,12 +23,12 @@ STOP_TIMEOUT_S = 5.0
 class HubProcess:
     """`with HubProcess("--page-size", "50") as hub: … hub.endpoint …`. Ends with this process, however that ends.
 
-    Arguments are those of `python -m agent.embedded_hub`. Raises RuntimeError when the Hub does not start.
+    Arguments are those of `python -m tests.hub`. Raises RuntimeError when the Hub does not start.
     """
 
     def __init__(self, *arguments: str) -> None:
         self._arguments = arguments
-        self.endpoint = self.cdn = ""
+        self.endpoint = self.cdn = self._control = ""
 
     def __enter__(self) -> HubProcess:
         self.start()
@@ -47,7 +47,7 @@ class HubProcess:
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agent.embedded_hub", "--with-stdin", *self._arguments],
+            [sys.executable, "-m", "tests.hub", "--with-stdin", *self._arguments],
             stdin=subprocess.PIPE,  # its end tells the Hub that this process is gone
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
@@ -55,9 +55,9 @@ class HubProcess:
         ready = self._first_line(time.monotonic() + START_TIMEOUT_S)
         if not ready:
             self.stop()
-            raise RuntimeError(f"the embedded Hub did not start, exit status {self._process.returncode}")
+            raise RuntimeError(f"the Hub did not start, exit status {self._process.returncode}")
         urls = json.loads(ready)
-        self.endpoint, self.cdn = urls["endpoint"], urls["cdn"]
+        self.endpoint, self.cdn, self._control = urls["endpoint"], urls["cdn"], urls["control"]
 
     def _first_line(self, deadline: float) -> bytes:
         output = self._process.stdout
@@ -86,17 +86,17 @@ class HubProcess:
                 stream.close()
 
     def control(self, what: str, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """One request to `/-/control/{what}`. Raises RuntimeError with the Hub's words when it refuses."""
-        connection = http.client.HTTPConnection(urlsplit(self.endpoint).netloc, timeout=CONTROL_TIMEOUT_S)
+        """One request to the control face. Raises RuntimeError with the Hub's words when it refuses."""
+        connection = http.client.HTTPConnection(urlsplit(self._control).netloc, timeout=CONTROL_TIMEOUT_S)
         try:
             body = None if values is None else json.dumps(values)
-            connection.request("GET" if values is None else "POST", f"/-/control/{what}", body)
+            connection.request("GET" if values is None else "POST", f"/{what}", body)
             response = connection.getresponse()
             answer: dict[str, Any] = json.loads(response.read())
         finally:
             connection.close()
         if response.status != 200:
-            raise RuntimeError(f"the embedded Hub refused {what}: {answer}")
+            raise RuntimeError(f"the Hub refused {what}: {answer}")
         return answer
 
     def stats(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class HubProcess:
         self.control("expire", {})
 
     def commit(self, repo: str, files: Mapping[str, bytes], ref: str = "main") -> str:
-        """Commit exactly these files, making the repository if need be; gives the commit's id."""
+        """Commit exactly these files, making the repository if need be; returns the commit's id."""
         encoded = {name: base64.b64encode(data).decode() for name, data in files.items()}
         answer: str = self.control("commit", {"repo": repo, "ref": ref, "files": encoded})["commit"]
         return answer
