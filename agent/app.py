@@ -39,7 +39,7 @@ from agent.store.layout import Layout
 from agent.store.locks import Lock, Locks, process_start, read_holder
 from agent.store.publish import Modes
 from agent.store.space import Space
-from agent.store.sweep import debris, leftovers, remove, remove_stages
+from agent.store.sweep import debris, leftovers, remove, remove_unfinished
 from agent.transfer.engine import Engine
 
 STOP_S = 4.0  # SPEC section 11: stopped within 5 s
@@ -162,7 +162,7 @@ class App:
         self.clock.after("remove old partials at the start", 1.0, self._sweep)
 
     async def _reap(self) -> None:
-        await asyncio.to_thread(remove_stages, self.layout, self.locks)
+        await asyncio.to_thread(remove_unfinished, self.layout, self.locks)
         for left in await asyncio.to_thread(debris, self.layout, self.runner.inventory):
             await asyncio.to_thread(remove, left, self.layout, self.locks)
         for path in await asyncio.to_thread(self.locks.reap, self.layout.locks):
