@@ -23,7 +23,7 @@ from agent.requests.lookout import Lookout
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Locks
-from agent.store.sweep import debris, leftovers, remove, remove_stages
+from agent.store.sweep import debris, leftovers, remove, remove_unfinished
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Upkeep:
 
     async def reap(self) -> None:
         """Stages, partials and lock files that no process is at any more."""
-        await asyncio.to_thread(remove_stages, self.layout, self.locks)
+        await asyncio.to_thread(remove_unfinished, self.layout, self.locks)
         for left in await asyncio.to_thread(debris, self.layout, self.inventory):
             await asyncio.to_thread(remove, left, self.layout, self.locks)
         for path in await asyncio.to_thread(self.locks.reap, self.layout.locks):

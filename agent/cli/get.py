@@ -16,6 +16,7 @@ import orjson
 from agent.cli.text import how_it_goes, is_alive
 from agent.config import load, process_environment
 from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
+from agent.disk import atomic_write
 from agent.errors import Code, Exit, WantdError
 
 POLL_S = 0.05  # a stat of one small file; quicker than people see
@@ -174,10 +175,7 @@ def _drop(spool: str, model: str, arguments: argparse.Namespace) -> Watch:
                 with contextlib.suppress(PermissionError):
                     os.utime(path)
                 return Watch(model, path, before)
-        temp = f"{spool}/.{name[:100]}.{os.getpid()}.tmp"
-        with open(temp, "wb") as file:
-            file.write(data)
-        os.rename(temp, path)
+        atomic_write(path, data, mode=0o666)  # less the umask, like any file that a user creates
     except OSError as error:
         raise WantdError(
             Code.WANT_UNREADABLE,

@@ -23,6 +23,7 @@ from loguru import logger
 from agent import __version__
 from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
 from agent.core.words import timestamp
+from agent.disk import atomic_write
 from agent.spool.files import progress_path
 from agent.spool.scan import scan
 from agent.store.layout import Layout, read_record
@@ -82,9 +83,7 @@ class AgentReport:
         if value == self._written and os.path.exists(path):
             return
         try:
-            with open(f"{path}.tmp", "wb") as file:
-                file.write(msgspec.json.encode(value))
-            os.replace(f"{path}.tmp", path)
+            atomic_write(path, msgspec.json.encode(value))
         except OSError as error:
             logger.warning("cannot write {}: {}", path, error.strerror)
         else:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
-from agent.spool.files import TEMP_PREFIX, Stamp, remove_stale_temp
+from agent.disk import TEMP_PREFIX, remove_stale_temp
+from agent.spool.files import Stamp
 
 DEPTH = 4  # levels of subdirectories, SPEC section 2
 

@@ -1,4 +1,4 @@
-"""Which hashes the store already has, so that an equal file is linked and not fetched."""
+"""Which hashes the store already has, so that an equal file is linked and not downloaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Inventory:
         self._paths: dict[str, dict[str, int]] = {}
 
     def refresh(self) -> None:
-        """Look through the store again: other agents publish too, and people delete."""
+        """Read the store again: other agents publish too, and people delete."""
         found: dict[str, tuple[int, int, Record]] = {}
         for directory, info in self._layout.record_places():
             known = self._seen.get(directory)

@@ -14,9 +14,10 @@ from collections.abc import Callable
 
 from agent.core.ranges import Grid, span_bytes
 from agent.core.remote import SMALL_MAX, Fetched, FetchRequest, Location
+from agent.disk import disk_errors
 from agent.errors import WantdError
 from agent.transfer.journal import Identity
-from agent.transfer.partial import Partial, disk_errors
+from agent.transfer.partial import Partial
 from agent.transfer.pieces import Failure, Kind, Piece, Shape
 from agent.transfer.verify import READ_BYTES, Digest, checksum
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from agent.spool.files import TEMP_PREFIX, Stamp
+from agent.disk import TEMP_PREFIX
+from agent.spool.files import Stamp
 from agent.spool.scan import DEPTH, is_want, scan
 
 Drop = Callable[[], AbstractContextManager[None]]

@@ -254,7 +254,10 @@ class Life:
         """Files of the agent that nobody needs once everything is done. What waits for its age is made old."""
         store, spool = self.agent.store, self.agent.spool
         hour_ago = time.time() - 3600
-        for temp in spool.rglob(".wantd-*.tmp"):
+        temps = list(spool.rglob(".wantd-*.tmp"))
+        for folder in (store / ".partial", store / ".locks"):  # not rglob: folders go away under it
+            temps += folder.glob(".wantd-*.tmp")
+        for temp in temps:
             with contextlib.suppress(FileNotFoundError):
                 os.utime(temp, (hour_ago, hour_ago))
         found = [str(path) for path in spool.rglob(".wantd-*.tmp")]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.disk import TEMP_PREFIX
 from agent.errors import Code, WantdError
 from agent.net.client import JSON_MARKS, Answer
 from agent.spool.files import Stamp
@@ -21,7 +22,7 @@ from agent.spool.watcher import HINTS_MAX, Bell, Watcher
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Locks, read_holder
-from agent.store.sweep import debris, remove
+from agent.store.sweep import debris, remove, remove_unfinished
 from tests.harness import AgentProcess, wait_until
 from tests.hub.process import HubProcess
 from tests.store.builders import make_layout, put
@@ -42,8 +43,10 @@ def cleared(layout: Layout) -> list[str]:
 
 
 def test_temporary_files_of_a_killed_agent_go_and_the_partial_stays(layout: Layout) -> None:
-    for path in (layout.part(KEY), layout.journal(KEY), f"{layout.part(KEY)}.7f.tmp", f"{layout.journal(KEY)}.tmp"):
+    for path in (layout.part(KEY), layout.journal(KEY), f"{layout.partial}/{TEMP_PREFIX}7f.tmp"):
         put(path, b"bytes")
+        os.utime(path, (1000.0, 1000.0))
+    remove_unfinished(layout, Locks())
     assert cleared(layout) == [f"{KEY}.json", f"{KEY}.part"]
 
 
