@@ -93,7 +93,7 @@ class App:
 
         budgets = HostBudgets()
         self.sources = Assembly(config, self._environ, budgets)
-        self.engine = Engine(config.transfer, self.sources.rule, budgets, self._environ, rules=self.sources.rules)
+        self.engine = Engine(config.transfer, budgets, self._environ)
         self.locks = Locks()
         self.catalogue = CatalogueFile(catalog_path(config))
         self.clock = Housekeeping()

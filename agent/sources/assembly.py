@@ -24,19 +24,16 @@ REPORT_LIMITS = Limits(connect_s=2.0, head_s=3.0, body_s=3.0, body_bytes=64 * 10
 class Assembly:
     """Builds the chain, and again when the configuration changes. To be closed with `close`.
 
-    `rule` is the Hub's address rule; `rules` are those of the other sources by name, kept up to date in place. The
-    rules differ because a load balancer is private most often and the Hub is not: what the one may redirect to, the
-    other may not.
+    Each client has an address rule of its own, which goes with every location that was found through it: a load
+    balancer is private most often and the Hub is not, and what the one may redirect to, the other may not.
     """
 
     def __init__(self, config: Config, environ: Mapping[str, str], budgets: HostBudgets) -> None:
         self._environ = environ
         self._budgets = budgets
-        self.rule = AddressRule(False, config.hub.endpoint)
-        self.rules: dict[str, AddressRule] = {}
         hub = config.hub
         limits = Limits(connect_s=hub.connect_timeout_s, head_s=hub.answer_timeout_s)
-        self._hub = Http(self.rule, budgets, environ=environ, limits=limits)
+        self._hub = Http(AddressRule(False, hub.endpoint), budgets, environ=environ, limits=limits)
         self._proxy: tuple[str, Http] | None = None
         self._report: tuple[str, Http] | None = None
         self.chain = self._build(config)
@@ -92,12 +89,8 @@ class Assembly:
         """The client for a URL that a person configured: the one there is, if it is for the same."""
         if old is not None and old[0] == url:
             return old
-        rule = AddressRule(False, url)
-        if limits is None:
-            self.rules.clear()
         if not url:
             return None
-        if limits is None:
-            self.rules.update({"llmlb": rule, "mirror": rule})
+        rule = AddressRule(False, url)
         http = Http(rule, self._budgets, environ=self._environ, unreachable=Code.PROXY_UNREACHABLE, limits=limits)
         return url, http

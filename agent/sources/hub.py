@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
+from agent.core.access import PlainHttp
 from agent.core.names import SafeName, show
 from agent.core.remote import Listing, Location, Query, RemoteFile
 from agent.errors import Code, WantdError
@@ -147,7 +148,8 @@ class HubSource:
         auth = self._auth() if same_origin(url, self._endpoint) else None
         headers = {"Authorization": auth} if auth else {}
         sha256 = hash_ if hash_ and parse.is_sha256(hash_) else None
-        return Location(self.name, url, headers, hash_ or etag, size, ranges, sha256)
+        access = PlainHttp(url, self._http.rule, headers)
+        return Location(self.name, access, hash_ or etag, size, ranges, sha256, self._http.unreachable)
 
     def _good(self, answer: Answer, asked: Asked, statuses: tuple[int, ...] = (200,)) -> Answer:
         if answer.status in statuses:

@@ -9,18 +9,22 @@ from typing import Any
 import pytest
 
 from agent.config import Config, Hub, Proxy, report_url
+from agent.core.access import AddressCheck
 from agent.core.names import SafeName
 from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
 from agent.embedded_hub.repo import HubFile
+from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import WantdError
+from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.sources.assembly import Assembly
-from tests.sources.asking import ask
+from tests.sources.asking import ask, http_of
 
 MakeBalancer = Callable[..., Awaitable[EmbeddedBalancer]]
 
 DEAD = Hub(endpoint="http://127.0.0.1:9")
-QUERY = ask("org/name", names=(SafeName("m.gguf"),))
+NAME = SafeName("m.gguf")
+QUERY = ask("org/name", names=(NAME,))
 MODEL = BalancedModel("org/name", {"model.gguf": HubFile(b"GGUF")})
 
 
@@ -28,35 +32,44 @@ def config(**proxy: Any) -> Config:
     return Config(hub=DEAD, proxy=Proxy(**proxy))
 
 
-async def test_each_source_has_an_address_rule_of_its_own() -> None:
-    public = Config(hub=Hub(), proxy=Proxy(url="http://10.0.0.7:32768"))
-    assembly = Assembly(public, {}, HostBudgets())
-    assert not assembly.rule.private_ok
-    assert assembly.rules["llmlb"].private_ok
-    assert assembly.rules["llmlb"] is assembly.rules["mirror"]
-    await assembly.close()
+async def test_each_location_has_the_address_rule_of_its_source(hub: EmbeddedHub, make_balancer: MakeBalancer) -> None:
+    balancer = await make_balancer(MODEL)
+    for wanted, query, name, source in (
+        (Config(hub=Hub(endpoint=hub.endpoint)), ask("bartowski/Qwen_Qwen3-0.6B-GGUF"), SafeName("README.md"), "hub"),
+        (config(url=balancer.url), QUERY, NAME, "llmlb"),
+    ):
+        assembly = Assembly(wanted, {}, HostBudgets())
+        location = await assembly.chain.locate(query, name)
+        rule = http_of(location).rule
+        assert (location.source, isinstance(rule, AddressRule)) == (source, True)
+        rule.check("127.0.0.1", "127.0.0.1")  # it is the endpoint's own address
+        with pytest.raises(WantdError):
+            rule.check("metadata", "169.254.169.254")
+        await assembly.close()
 
 
 async def test_another_configuration_is_taken_over_while_the_agent_runs(make_balancer: MakeBalancer) -> None:
     first, second = await make_balancer(MODEL), await make_balancer(MODEL)
+
+    async def rule() -> AddressCheck:
+        location = await assembly.chain.locate(QUERY, NAME)
+        assert location.source == "llmlb"
+        return http_of(location).rule
+
     async with AsyncExitStack() as stack:
         assembly = Assembly(config(), {}, HostBudgets())
         stack.push_async_callback(assembly.close)
-        rules = assembly.rules
         with pytest.raises(WantdError):
             await assembly.chain.listing(QUERY)
-        assert not rules
+        rules = []
         for balancer in (first, second):
             await assembly.rebuild(config(url=balancer.url))
             assert (await assembly.chain.listing(QUERY)).source == "llmlb"
-            assert set(assembly.rules) == {"llmlb", "mirror"}
-            assert assembly.rules is rules  # the engine holds on to it
-        kept = assembly.rules["llmlb"]
+            rules.append(await rule())
+        assert rules[0] is not rules[1]
         await assembly.rebuild(config(url=second.url, kind="llmlb"))
-        assert assembly.rules["llmlb"] is kept
-        assert (await assembly.chain.listing(QUERY)).source == "llmlb"
+        assert await rule() is rules[1]  # its connections may be used again
         await assembly.rebuild(config())
-        assert not rules
         with pytest.raises(WantdError):
             await assembly.chain.listing(QUERY)
     assert first.ledger.recent

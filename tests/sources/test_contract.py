@@ -17,7 +17,7 @@ from agent.embedded_hub.repo import Repo
 from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
 from agent.sources.chain import Chain
-from tests.sources.asking import ask
+from tests.sources.asking import ask, http_of
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nobody listens
 
@@ -97,7 +97,7 @@ async def read(location: Location) -> bytes:
     """The bytes behind a location, as the transfer engine asks: its headers, no redirect."""
     async with (
         aiohttp.ClientSession() as session,
-        session.get(location.url, headers=dict(location.headers), allow_redirects=False) as response,
+        session.get(http_of(location).url, headers=dict(http_of(location).headers), allow_redirects=False) as response,
     ):
         assert response.status == 200
         return await response.read()

@@ -15,7 +15,6 @@ from agent.config import Transfer as TransferConfig
 from agent.core.names import RepoId, SafeName
 from agent.core.remote import Fetched, FetchRequest, Location
 from agent.errors import Code, WantdError
-from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.sources.hub import HubSource
 from agent.transfer.engine import Engine
@@ -57,7 +56,7 @@ Answer = Callable[[web.Request], web.StreamResponse]
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
     config = TransferConfig(connections=2, retry_min_s=0.01, retry_max_s=0.02)
-    engine = Engine(config, AddressRule(True), HostBudgets(), {})
+    engine = Engine(config, HostBudgets(), {})
     yield engine
     await engine.close()
 
