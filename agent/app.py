@@ -100,16 +100,14 @@ class App:
 
         # Where bytes come from, and how
         budgets = HostBudgets()
-        self.sources = Assembly(config, self._environ, budgets)
-        self.engine = Engine(config.transfer, self.sources.rule, budgets, self._environ, rules=self.sources.rules)
+        self.sources = Assembly(lambda: live.config, self._environ, budgets)
+        self.engine = Engine(config.transfer, budgets, self._environ)
 
         # Who is told
         self.progress_files = ProgressFiles(agent, feed, clock, lambda: live.config.spool.progress_interval_s)
         self.step_log = StepLog(feed)
         self.agent_report = AgentReport(layout, config.spool.dir, clock.now())
-        balancer = BalancerReports(
-            jobs.values, agent.host, __version__, clock, lambda: self.sources.reporter(live.config)
-        )
+        balancer = BalancerReports(jobs.values, agent.host, __version__, clock, self.sources.report)
 
         # Who works
         locks, inventory = Locks(), Inventory(layout)
@@ -199,7 +197,6 @@ class App:
                 logger.warning("{} has changed; restart the agent to apply it", key)
             self.agent_report.restart_needed = refused
             self.engine.reconfigure(self._live.config.transfer)
-            await self.sources.rebuild(self._live.config)
             await self.upkeep.check_catalog()
             await self.upkeep.tell()
             logger.info("configuration reloaded")

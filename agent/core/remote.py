@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+from agent.core.access import Access
 from agent.core.names import RepoId, SafeName, StoreName
-from agent.errors import WantdError
+from agent.errors import Code, WantdError
 
 # Bytes. Up to here a file comes in one request and is written in one step: faster than any journal, and two processes
 # that bring the same one for two models at the same moment do each other no harm.
@@ -61,21 +62,20 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where the bytes of one file can be asked for right now.
+    """Where the bytes of one file can be read right now, and how.
 
-    `url` may be signed and expire: it is never logged, ask `Locate` again when it answers 401, 403 or 410.
-    `headers` go with every request to it (the token only where `url` is the Hub's own host).
-    `etag`, `size` and `sha256` are what the source announced for this file, None where it said nothing;
-    `ranges` is False where the server is known to ignore Range.
+    `access` is the way to them; the URL in it may be signed and expire: ask `Locate` again when it does.
+    `etag`, `size` (bytes) and `sha256` are what the source announced for this file, None where it said nothing;
+    `ranges` is False where only the whole file can be asked for. `unreachable` is the code for bytes that do not come.
     """
 
     source: str
-    url: str = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    access: Access
     etag: str | None = None
     size: int | None = None
     ranges: bool = True
     sha256: str | None = None
+    unreachable: Code = Code.HUB_UNREACHABLE
 
 
 # Called with None at first, later with the error that made the last location useless (expired, unreachable). Raises a
@@ -101,6 +101,11 @@ class FetchRequest:
     sha256: str | None = None
     git_sha1: str | None = None
     priority: int = 5
+
+    @property
+    def has_hash(self) -> bool:
+        """Whether a hash can tell in the end that the bytes are right, wherever they came from."""
+        return bool(self.sha256 or self.git_sha1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,8 @@ class Http:
     `close`.
 
     `unreachable` is the code of connection faults: `hub_unreachable`, or `proxy_unreachable` for a load balancer.
-    `environ` is where the proxy variables are read. An `auth` is the value of the Authorization header; it goes to
+    `rule` says where connections may go; the bytes of a file that was found with it are read under the same. `environ`
+    is where the proxy variables are read. An `auth` is the value of the Authorization header; it goes to
     the origin of the first URL only.
     """
 
@@ -103,7 +104,7 @@ class Http:
         limits: Limits | None = None,
     ) -> None:
         self.unreachable = unreachable
-        self._rule = rule
+        self.rule = rule
         self._budgets = budgets
         self._environ = environ or {}
         self._limits = limits or Limits()
@@ -169,7 +170,7 @@ class Http:
     ) -> Answer:
         """One request and its answer, redirects not followed."""
         host = origin(url).host
-        self._rule.check_literal(host)
+        self.rule.check_literal(host)
         proxy = proxy_for(url, self._environ)
         await self._turn(host_key(url))
         async with self._slots:
@@ -227,7 +228,7 @@ class Http:
     def _session(self, proxied: bool) -> aiohttp.ClientSession:
         """The session; a second one where requests go through an HTTP proxy, which may have a private address."""
         if proxied not in self._sessions:
-            resolver: Any = {} if proxied else {"resolver": _Resolver(self._rule), "socket_factory": self._socket}
+            resolver: Any = {} if proxied else {"resolver": _Resolver(self.rule), "socket_factory": self._socket}
             self._sessions[proxied] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=IN_FLIGHT, keepalive_timeout=KEEP_S, **resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -242,7 +243,7 @@ class Http:
         """The last gate: whatever led here, no socket is made for an address that the rule refuses."""
         family, kind, proto, _, address = info
         try:
-            self._rule.check("", str(address[0]))
+            self.rule.check("", str(address[0]))
         except WantdError as refusal:
             raise Forbidden(refusal) from None
         return socket.socket(family, kind, proto)

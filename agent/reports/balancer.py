@@ -21,11 +21,11 @@ from agent.state.job import Job
 
 _MOVING = (State.DOWNLOADING, State.VERIFYING, State.RESOLVING)
 
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Send = Callable[[Mapping[str, Any]], Awaitable[bool]]
 
 
 class BalancerReports:
-    """Looks at the jobs from time to time. `send` gives what posts a document, None where there is no balancer."""
+    """Looks at the jobs from time to time. `send` posts a document, where there is a balancer to tell."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class BalancerReports:
         host: str,
         version: str,
         clock: Clock,
-        send: Callable[[], Send | None],
+        send: Send,
     ) -> None:
         self._jobs = jobs
         self._host = host
@@ -49,13 +49,13 @@ class BalancerReports:
     async def tell(self) -> None:
         """Say how it stands, if that is news."""
         document = self._look()
-        send, now = self._send(), self._clock.monotonic()
-        if send is None or (document == self._told and now - self._told_at < BALANCER_AGAIN_S):
+        now = self._clock.monotonic()
+        if document == self._told and now - self._told_at < BALANCER_AGAIN_S:
             return
         self._told, self._told_at = document, now
         about = {"host": self._host, "agent": f"wantd {self._version}", "updated_at": timestamp(self._clock.now())}
         try:
-            await send(document | about)
+            await self._send(document | about)
         except WantdError as error:
             if not self._silent:
                 logger.warning("the load balancer did not accept a report: {}", error.message)

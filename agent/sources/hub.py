@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
+from agent.core.access import PlainHttp
 from agent.core.names import SafeName, show
 from agent.core.remote import Listing, Location, Query, RemoteFile
 from agent.errors import Code, WantdError
@@ -83,12 +84,12 @@ class HubSource:
         (`failed`), every redirect is followed to the server that really gives the first byte.
         """
         repo, commit = query.repo, query.revision
-        asked = self._asked(repo, commit, name)
-        url = f"{self._endpoint}/{repo}/resolve/{quote(commit, safe='')}/{quote(name, safe='/')}"
         file = self._listed.get((repo.lower(), commit), {}).get(name)
+        asked = self._asked(repo, commit, name, listed=file is not None)
+        url = f"{self._endpoint}/{repo}/resolve/{quote(commit, safe='')}/{quote(name, safe='/')}"
         plain = file is not None and file.sha256 is None
-        if plain and failed is None and self._plain_comes_straight:
-            return self._location(url, file.git_sha1 if file else None, file.size if file else None)
+        if file is not None and plain and failed is None and self._plain_comes_straight:
+            return self._location(url, file.git_sha1, None, file.size)
         with _about(asked):
             answer = await self._http.head(url, self._auth()) if failed is None else None
             if answer is None or answer.status in (405, 501):  # a mirror without HEAD
@@ -125,22 +126,30 @@ class HubSource:
         self.recognised |= told is not None
         if told is not None and told != commit and parse.is_commit(commit):
             raise parse.bad_answer(f"asked for the commit {commit}, it serves {show(told, 60)}")
-        etag, size = _first(own, "X-Linked-Etag"), _first(own, "X-Linked-Size")
-        if not away and answer.location is None:  # the content itself answered, its own headers count
-            etag = etag or answer.headers.get("ETag")
+        # Only X-Linked-Etag is the hash of the content. An ETag may be the storage's own name for it, 64 hex digits too
+        # (the Hub's storage sends its Xet hash), and it comes from here where no redirect led to the storage.
+        hash_, etag = parse.etag_of(_first(own, "X-Linked-Etag")), None
+        size = _first(own, "X-Linked-Size")
+        if not away and answer.location is None:  # the content itself answered
+            etag = parse.etag_of(answer.headers.get("ETag"))
             size = size or (answer.headers.get("Content-Length") if answer.status == 200 else _total(answer))
-        etag, length = parse.etag_of(etag), parse.size_of_header(size)
+        length = parse.size_of_header(size)
         if file is not None:
-            parse.check_announced(file, etag, length)
-            # One name for the content, whoever is asked: a mirror's own ETag may be anything.
-            etag, length = file.sha256 or file.git_sha1, file.size if length is None else length
+            parse.check_announced(file, hash_, length)
+            hash_ = file.sha256 or file.git_sha1  # one name for the content, from whatever mirror it comes
+            length = file.size if length is None else length
         ranges = answer.headers.get("Accept-Ranges", "").lower() != "none"
-        return self._location(answer.location or answer.url, etag, length, ranges or answer.location is not None)
+        return self._location(answer.location or answer.url, hash_, etag, length, ranges or answer.location is not None)
 
-    def _location(self, url: str, etag: str | None, size: int | None, ranges: bool = True) -> Location:
+    def _location(
+        self, url: str, hash_: str | None, etag: str | None, size: int | None, ranges: bool = True
+    ) -> Location:
+        """`hash_` is the content's, in either form; `etag` what names its version where no hash is known."""
         auth = self._auth() if same_origin(url, self._endpoint) else None
         headers = {"Authorization": auth} if auth else {}
-        return Location(self.name, url, headers, etag, size, ranges, etag if parse.is_sha256(etag or "") else None)
+        sha256 = hash_ if hash_ and parse.is_sha256(hash_) else None
+        access = PlainHttp(url, self._http.rule, headers)
+        return Location(self.name, access, hash_ or etag, size, ranges, sha256, self._http.unreachable)
 
     def _good(self, answer: Answer, asked: Asked, statuses: tuple[int, ...] = (200,)) -> Answer:
         if answer.status in statuses:
@@ -150,7 +159,7 @@ class HubSource:
         wait = self._budgets.delay(host_key(answer.url)) if answer.status in (429, 503) else 0.0
         raise refusal(answer, asked, max(wait, 1.0) if answer.status == 429 else wait)
 
-    def _asked(self, repo: str, revision: str, file: str | None = None) -> Asked:
+    def _asked(self, repo: str, revision: str, file: str | None = None, *, listed: bool = False) -> Asked:
         if self._offline:
             raise WantdError(
                 Code.HUB_UNREACHABLE,
@@ -161,7 +170,7 @@ class HubSource:
                 file=file,
             )
         who = "the Hub" if self.name == "hub" else f"the {self.name}"
-        return Asked(self._endpoint, repo, revision, file, self._token, self._http.unreachable, who)
+        return Asked(self._endpoint, repo, revision, file, self._token, self._http.unreachable, who, listed)
 
     def _auth(self) -> str | None:
         if self._token and not (self._token.isascii() and self._token.isprintable() and " " not in self._token):

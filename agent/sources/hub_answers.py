@@ -18,7 +18,10 @@ _GONE = (410, 451)  # 451: taken down on legal grounds
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for: a model at a revision, or one file of it, with a token or without."""
+    """What was asked for: a model at a revision, or one file of it, with a token or without.
+
+    `listed` says that the Hub itself lists the file at this revision.
+    """
 
     endpoint: str
     repo: str
@@ -27,6 +30,7 @@ class Asked:
     token: str | None
     unreachable: Code
     who: str = "the Hub"
+    listed: bool = False
 
     def error(self, code: Code, what: str, hint: str, **more: Any) -> WantdError:
         """The error about this request."""
@@ -86,10 +90,12 @@ def elsewhere(answer: Answer, host: str, asked: Asked) -> WantdError:
 
 def _gated(asked: Asked) -> WantdError:
     page = f"{asked.endpoint}/{asked.repo}"
+    # A token that the Hub does not know gets the same answer as one whose account has not accepted the conditions.
+    mend = "check that HF_TOKEN is a valid token of that account" if asked.token else "set HF_TOKEN to a token of it"
     return asked.error(
         Code.GATED,
-        f"{asked.repo} is gated, and " + ("the token has no access yet" if asked.token else "there is no token"),
-        f"accept the conditions at {page}" + ("" if asked.token else ", then set HF_TOKEN to a token of that account"),
+        f"{asked.repo} is gated, and " + ("the token gives no access to it" if asked.token else "no token is set"),
+        f"accept the conditions at {page} with your account, then {mend}",
     )
 
 
@@ -122,6 +128,12 @@ def _not_found(code: str, words: str, asked: Asked) -> WantdError:
             Code.REVISION_NOT_FOUND,
             f"{asked.repo} has no revision {show(asked.revision)}",
             f"see {asked.endpoint}/{asked.repo}/commits for what there is, or leave the revision out for main",
+        )
+    if asked.file is not None and asked.listed and code != "RepoNotFound":
+        return asked.error(
+            Code.FILE_NOT_FOUND,
+            f"{asked.who} lists {show(asked.file)} in {asked.repo} at {show(asked.revision)}, but does not have it",
+            f"tell the owner of {asked.endpoint}/{asked.repo} that the upload is incomplete, or want another revision",
         )
     if asked.file is not None and code != "RepoNotFound":
         return asked.error(

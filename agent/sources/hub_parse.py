@@ -97,13 +97,15 @@ def size_of_header(value: str | None) -> int | None:
     return int(value) if int(value) < MAX_SIZE else None
 
 
-def check_announced(file: RemoteFile, etag: str | None, size: int | None) -> None:
-    """Raise `hub_protocol` where the headers of a file contradict its listing: at one commit nothing may change."""
+def check_announced(file: RemoteFile, hash_: str | None, size: int | None) -> None:
+    """Raise `hub_protocol` where what the Hub announces of a file (X-Linked-Etag, its size) contradicts its listing:
+    at one commit nothing may change.
+    """
     if size is not None and file.size is not None and size != file.size:
         raise bad_answer(f"{show(file.name)} was listed with {file.size} bytes, and is announced with {size}")
     for shape, listed in ((_SHA256, file.sha256), (_SHA1, file.git_sha1)):
-        if etag and listed and shape.match(etag) and etag != listed:
-            raise bad_answer(f"{show(file.name)} was listed with the hash {listed}, and is announced with {etag}")
+        if hash_ and listed and shape.match(hash_) and hash_ != listed:
+            raise bad_answer(f"{show(file.name)} was listed with the hash {listed}, and is announced with {hash_}")
 
 
 def _file(entry: Mapping[str, Any], name: str, blob: str, lfs_hash: str) -> RemoteFile:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import orjson
 from loguru import logger
 
+from agent.core.access import PlainHttp
 from agent.core.names import SafeName, show
 from agent.core.remote import Listing, Location, Query, RemoteFile
 from agent.errors import Code, WantdError
@@ -156,12 +157,12 @@ class LlmlbSource:
         length = answer.headers.get("Content-Length") if answer.status == 200 else total
         return Location(
             self.name,
-            answer.url,
-            {"Authorization": auth} if auth else {},
+            PlainHttp(answer.url, self._http.rule, {"Authorization": auth} if auth else {}),
             entry.sha256 or etag_of(answer.headers.get("ETag")),
             size_of_header(length),
             answer.status == 206,
             entry.sha256,
+            self._http.unreachable,
         )
 
     async def _manifest(self, query: Query, at_most_s: float) -> Manifest:

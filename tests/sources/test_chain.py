@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from agent.core.access import PlainHttp
 from agent.core.names import RepoId, SafeName
 from agent.core.remote import Listing, Location, Query
 from agent.errors import Code, WantdError
+from agent.net.address import AddressRule
 from agent.net.faults import NoAnswer
 from agent.sources.breaker import DOWN_MAX_S, DOWN_S, FAULTS
 from agent.sources.chain import REFUSED_S, REMEMBERED, STRIKES, WRONG_S, Chain
@@ -49,7 +51,7 @@ class Fake:
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         await self._answer(failed)
-        return Location(self.name, f"https://{self.name}.example/")
+        return Location(self.name, PlainHttp(f"https://{self.name}.example/", AddressRule(False)))
 
     async def _answer(self, failed: WantdError | None) -> None:
         self.asked.append(failed)

@@ -18,7 +18,7 @@ from tests.hub.balancer import BalancedModel, EmbeddedBalancer
 from tests.hub.faults import Faults
 from tests.hub.server import InstrumentedHub
 from tests.hub.standard import PARTIAL
-from tests.sources.asking import ask
+from tests.sources.asking import ask, http_of
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nobody listens
 
@@ -103,7 +103,7 @@ async def read(location: Location) -> bytes:
     """The bytes behind a location, as the transfer engine asks: its headers, no redirect."""
     async with (
         aiohttp.ClientSession() as session,
-        session.get(location.url, headers=dict(location.headers), allow_redirects=False) as response,
+        session.get(http_of(location).url, headers=dict(http_of(location).headers), allow_redirects=False) as response,
     ):
         assert response.status == 200
         return await response.read()

@@ -17,7 +17,7 @@ from agent.sources.hub import HubSource
 from tests.hub.access import TOKEN_GRANTED
 from tests.hub.faults import Faults
 from tests.hub.server import InstrumentedHub
-from tests.sources.asking import ask
+from tests.sources.asking import ask, http_of
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 MakeSource = Callable[..., HubSource]
@@ -209,7 +209,9 @@ async def test_a_mirror_that_serves_plain_files_itself_is_asked_once(serve: Serv
     listing = await source.listing(ask(REPO, "main"))
     located = [await source.locate(ask(REPO, COMMIT), file.name) for file in listing.files]
     assert heads == 1
-    assert [place.url for place in located] == [f"{endpoint}/{REPO}/resolve/{COMMIT}/{n}.json" for n in range(9)]
+    assert [http_of(place).url for place in located] == [
+        f"{endpoint}/{REPO}/resolve/{COMMIT}/{n}.json" for n in range(9)
+    ]
     assert {(place.etag, place.size) for place in located} == {(SHA1, 5)}
 
 
@@ -240,10 +242,10 @@ async def test_a_mirror_that_passes_on_to_the_hub_is_followed_to_the_bytes_after
     cdn_url, hub_url = await serve(cdn), await serve(true_hub)
     source = make_source(await serve(mirror), token=SECRET)
     first = await source.locate(ask(REPO, COMMIT), SafeName("m.gguf"))
-    assert (first.url, first.headers) == (f"{hub_url}/org/name", {})
+    assert (http_of(first).url, http_of(first).headers) == (f"{hub_url}/org/name", {})
     failed = WantdError(Code.HUB_UNREACHABLE, "it answered 302", "…")
     second = await source.locate(ask(REPO, COMMIT), SafeName("m.gguf"), failed)
-    assert (second.url, second.headers) == (f"{cdn_url}/bytes?Signature=s", {})
+    assert (http_of(second).url, http_of(second).headers) == (f"{cdn_url}/bytes?Signature=s", {})
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503])
@@ -276,7 +278,7 @@ async def test_the_token_goes_to_the_hub_and_nowhere_else(hub: InstrumentedHub, 
     for file in listing.files:
         for failed in (None, WantdError(Code.STALLED, "…", "…")):
             location = await source.locate(ask(repo, listing.commit), file.name, failed)
-            assert ("Authorization" in location.headers) is location.url.startswith(hub.endpoint)
+            assert ("Authorization" in http_of(location).headers) is http_of(location).url.startswith(hub.endpoint)
     assert hub.ledger.seen_tokens["hub"]
     assert not hub.ledger.seen_tokens["cdn"]
 

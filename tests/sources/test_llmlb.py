@@ -15,7 +15,7 @@ from agent.errors import Code, WantdError
 from agent.sources.llmlb import LlmlbSource
 from agent.sources.llmlb_parse import parse_manifest
 from tests.hub.balancer import BalancedModel, EmbeddedBalancer, hub_url
-from tests.sources.asking import ask
+from tests.sources.asking import ask, http_of
 
 MakeBalancer = Callable[..., Awaitable[EmbeddedBalancer]]
 MakeLlmlb = Callable[..., LlmlbSource]
@@ -113,7 +113,7 @@ async def test_both_shapes_and_generations_give_the_file_its_own_name(
     assert not location.ranges
     blob = "v0" in generations
     assert location.size == (BYTES.size if blob else None)  # the blob tells its length, the files do not
-    assert location.url.startswith(balancer.url)
+    assert http_of(location).url.startswith(balancer.url)
 
 
 # -- which bytes ------------------------------------------------------------------------------------------------
@@ -134,12 +134,12 @@ async def test_a_url_elsewhere_comes_first_and_one_at_the_hub_last(
     balancer = await make_balancer(qwen3(urls={"model.gguf": url}), key=KEY)
     source = make_llmlb(balancer.url, key=KEY)
     location = await found(source)
-    assert (location.url, location.ranges, location.size) == (url, True, BYTES.size)
-    assert not location.headers
+    assert (http_of(location).url, location.ranges, location.size) == (url, True, BYTES.size)
+    assert not http_of(location).headers
     beside = make_llmlb(balancer.url.replace("127.0.0.1", "localhost"), key=KEY, hub=url)
-    assert (await found(beside)).url.endswith("/v0/models/blob/qwen3")
+    assert http_of(await found(beside)).url.endswith("/v0/models/blob/qwen3")
     balancer.options.serves_bytes = False
-    assert (await found(beside)).url == url
+    assert http_of(await found(beside)).url == url
 
 
 async def test_a_host_that_cannot_be_reached_costs_one_try(make_balancer: MakeBalancer, make_llmlb: MakeLlmlb) -> None:
@@ -148,7 +148,7 @@ async def test_a_host_that_cannot_be_reached_costs_one_try(make_balancer: MakeBa
     source = make_llmlb(balancer.url)
     for name in urls:
         location = await source.locate(ask(REPO, model="qwen3"), SafeName(name))
-        assert location.url.startswith(balancer.url)
+        assert http_of(location).url.startswith(balancer.url)
     assert [breaker.is_open for breaker in source._breakers.values()] == [True]
 
 

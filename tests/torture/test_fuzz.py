@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from agent.core.access import ProtocolError
 from agent.core.catalog import Catalog, parse_catalog
 from agent.core.names import check_collisions, safe_name
 from agent.core.plan import make_plan, needed_listings
@@ -33,7 +34,7 @@ from agent.errors import Code, WantdError
 from agent.sources import hub_parse
 from agent.store.layout import Layout, read_record
 from agent.store.locks import read_holder
-from agent.transfer.wire import Refused, _parse_head
+from agent.transfer.wire import _parse_head
 
 NASTY = st.sampled_from(
     ["", ".", "..", "../x", "/etc/x", "a/../b", "a\0b", "a\\b", "x" * 300, "\ud800", "A", "a", ".wantd.json", ".locks",
@@ -180,10 +181,10 @@ STATUS = st.binary(max_size=30) | st.sampled_from(
 
 @given(STATUS, st.lists(LINE, max_size=6))
 def test_no_head_of_an_answer_breaks_its_parser(status: bytes, lines: list[bytes]) -> None:
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(ProtocolError):
         head, _ = _parse_head(b"\r\n".join([status, *lines]))
         assert 100 <= head.status <= 999
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(ProtocolError):
             assert head.length is None or head.length >= 0
         first, behind, total = head.content_range
         assert min(first, behind, total) >= 0

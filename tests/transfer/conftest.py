@@ -33,8 +33,8 @@ async def bench(tmp_path: Path) -> AsyncIterator[Make]:
     ) -> Bench:
         server = Server({"/file": data}, tls)
         config = TransferConfig(**({"retry_min_s": 0.01, "retry_max_s": 0.05, "stall_timeout_s": 5.0} | knobs))
-        engine = Engine(config, AddressRule(private_ok), HostBudgets(), environ or {})
-        made.append(Bench(tmp_path, server, engine))
+        engine = Engine(config, HostBudgets(), environ or {})
+        made.append(Bench(tmp_path, server, engine, AddressRule(private_ok)))
         return made[-1]
 
     yield make

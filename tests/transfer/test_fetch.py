@@ -182,7 +182,7 @@ async def test_http_proxies_of_the_environment_are_used(bench: Make) -> None:
     proxy = bench(content(3 * MIB))
     proxy.server.files = {"http://models.example:8000/file": proxy.server.files["/file"]} | proxy.server.files
     through = bench(content(3 * MIB), environ={"http_proxy": proxy.server.url("").replace("http://", "http://u:p@")})
-    through.location = lambda _: through.place().__class__("hub", "http://models.example:8000/file")
+    through.location = lambda _: through.at("http://models.example:8000/file")
     await through.fetch()
     assert through.holds() and one.server.asked == []
     assert proxy.server.asked[0].headers["proxy-authorization"] == "Basic dTpw"
