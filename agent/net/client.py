@@ -21,6 +21,7 @@ from yarl import URL
 
 from agent import __version__
 from agent.core.names import show
+from agent.core.retry import BODY_S, CONNECT_S, HEAD_S, METADATA_BUDGET_S, METADATA_IDLE_S
 from agent.errors import Code, WantdError
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
@@ -29,7 +30,6 @@ from agent.net.proxies import proxy_for
 from agent.net.redirect import host_key, next_hop, origin, same_origin
 
 USER_AGENT = f"wantd/{__version__}"
-PATIENCE_S = 10.0  # a host's budget is waited for this long here; whoever asked parks for anything longer
 IN_FLIGHT = 16  # metadata requests at a time; the Hub allows an anonymous address 500 in 5 minutes
 PIECE = 64 * 1024
 # Commas and opening brackets of an answer: the 60,000 files that 16 MiB may list have 480,000. A value takes up to 230
@@ -37,7 +37,6 @@ PIECE = 64 * 1024
 JSON_MARKS = 600_000
 ERROR_BODY = 64 * 1024  # of an error's body: enough for `{"error": "…"}`
 REDIRECTS = (301, 302, 303, 307, 308)
-KEEP_S = 3.0  # idle connections are kept for less than servers keep them: uvicorn and Node close after 5 s
 GZIP = 16 + zlib.MAX_WBITS  # zlib's number for the gzip format
 
 
@@ -49,9 +48,9 @@ class Limits:
     orjson holds the interpreter about 60 ms for each MiB, and 16 MiB list some 60,000 files.
     """
 
-    connect_s: float = 10.0
-    head_s: float = 30.0
-    body_s: float = 60.0
+    connect_s: float = CONNECT_S
+    head_s: float = HEAD_S
+    body_s: float = BODY_S
     body_bytes: int = 16 * 1024 * 1024
 
 
@@ -191,7 +190,7 @@ class Http:
         """Wait for the host's budget. Raises `rate_limited` when that takes longer than anybody should hold on."""
         waited = 0.0
         while (wait := self._budgets.delay(host)) > 0:
-            if waited + wait > PATIENCE_S:
+            if waited + wait > METADATA_BUDGET_S:
                 raise WantdError(
                     Code.RATE_LIMITED,
                     f"{show(host, 80)} wants no more requests for {wait:.0f} s",
@@ -230,7 +229,7 @@ class Http:
         if proxied not in self._sessions:
             resolver: Any = {} if proxied else {"resolver": _Resolver(self.rule), "socket_factory": self._socket}
             self._sessions[proxied] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=IN_FLIGHT, keepalive_timeout=KEEP_S, **resolver),
+                connector=aiohttp.TCPConnector(limit=IN_FLIGHT, keepalive_timeout=METADATA_IDLE_S, **resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,  # it would send what netrc holds

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from agent.config import Config, hub_token, proxy_key, report_url
+from agent.core.retry import REPORT_CONNECT_S, REPORT_S
 from agent.errors import Code, WantdError
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
@@ -17,8 +18,7 @@ from agent.sources.hub import HubSource
 from agent.sources.llmlb import LlmlbSource
 from agent.sources.proxy import ProxySource
 
-# A report is worth little, and the next one comes in seconds.
-REPORT_LIMITS = Limits(connect_s=2.0, head_s=3.0, body_s=3.0, body_bytes=64 * 1024)
+REPORT_LIMITS = Limits(connect_s=REPORT_CONNECT_S, head_s=REPORT_S, body_s=REPORT_S, body_bytes=64 * 1024)
 
 
 class Assembly:

@@ -14,14 +14,12 @@ from typing import TypeVar
 
 from loguru import logger
 
+from agent.core.retry import DOWN_MAX_S, DOWN_S, SOURCE_FAULTS
 from agent.errors import Code, WantdError
 from agent.net.faults import NoAnswer
 
 T = TypeVar("T")
 
-DOWN_S = 2.0  # a source that could not be reached is left alone for so long at first: most outages are short,
-DOWN_MAX_S = 30.0  # and twice as long with each probe that fails, up to this; nobody waits for a probe
-FAULTS = 3  # answers 5xx in a row after which a source counts as down; one may be about one model alone
 UNREACHABLE = frozenset({Code.HUB_UNREACHABLE, Code.PROXY_UNREACHABLE})
 
 
@@ -101,7 +99,7 @@ class Breaker:
             self._close(name)  # 401 and 404 come from a source that is there
             return
         self._faults += unreachable
-        if not self.is_open and not isinstance(error, NoAnswer) and self._faults < FAULTS:
+        if not self.is_open and not isinstance(error, NoAnswer) and self._faults < SOURCE_FAULTS:
             return
         if not self.is_open:
             logger.warning("the source {} is left alone for a while: {}", name, error.message)

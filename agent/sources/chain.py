@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from cachetools import LRUCache, TLRUCache
 from loguru import logger
 
 from agent.core.names import SafeName
 from agent.core.ports import Source
 from agent.core.remote import Listing, Location, Query
+from agent.core.retry import LOCATION_STRIKES, UNUSABLE_FILE_S, WRONG_FILE_S
 from agent.errors import Code, WantdError
 from agent.sources.breaker import UNREACHABLE, Breaker
 
 T = TypeVar("T")
 
-STRIKES = 3  # locations of one source that may fail in a row for one file before the next source is asked
 REMEMBERED = 4096  # files with failures that are kept in mind; more than are ever in motion
-# A fallback that gave a file with another hash has another version of it: not to be fetched again at each retry.
-WRONG_S = 3600.0
-REFUSED_S = 60.0  # the same for one that gave nothing usable at all, which is found out without its bytes
 _PASSED_OVER = UNREACHABLE | {Code.RATE_LIMITED, Code.HUB_PROTOCOL}
 _WRONG = frozenset({Code.CHECKSUM_MISMATCH, Code.HUB_PROTOCOL})
 
@@ -43,11 +40,11 @@ class Chain:
         if not sources:
             raise ValueError("a chain needs a source")
         self._sources = tuple(sources)
-        self._clock = clock
         self._breakers = [Breaker(clock) for _ in sources]
         # For a file whose locations failed: the place of the source in use, and how often in a row it failed.
-        self._strikes: OrderedDict[_Key, tuple[int, int]] = OrderedDict()
-        self._wrong: OrderedDict[tuple[int, _Key], tuple[float, WantdError]] = OrderedDict()
+        self._strikes: LRUCache[_Key, tuple[int, int]] = LRUCache(REMEMBERED)
+        # By place of the source and file: what a fallback gave that was not the file. Each for its own time.
+        self._wrong: TLRUCache[tuple[int, _Key], WantdError, float] = TLRUCache(REMEMBERED, _until, timer=clock)
 
     async def close(self) -> None:
         """End what goes on in the background."""
@@ -62,15 +59,16 @@ class Chain:
         return replace(listing, because=because)
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
-        """The location that the source in use gives; after `STRIKES` that failed, the next source is in use."""
+        """A location from the source in use; after `LOCATION_STRIKES` that failed, the next source is in use."""
         key = (query.repo, query.revision, name)
         at, strikes = self._strikes.get(key, (0, 0)) if failed else (0, 0)
         if failed is not None:
             strikes += 1
             if failed.code in _WRONG and len(self._sources) > 1:
-                self._note_wrong(at, key, failed)
-                strikes = STRIKES
-        if strikes >= STRIKES:
+                if at > 0:  # the first one is where the plan's hashes come from: what is wrong with it passes
+                    self._wrong[at, key] = failed
+                strikes = LOCATION_STRIKES
+        if strikes >= LOCATION_STRIKES:
             at, strikes, failed = (at + 1) % len(self._sources), 0, None
         used, location, _ = await self._ask(
             at, lambda source: source.locate(query, name, failed if source is self._sources[at] else None), query, name
@@ -78,18 +76,7 @@ class Chain:
         self._strikes.pop(key, None)
         if used or strikes:
             self._strikes[key] = (used, strikes if used == at else 0)
-        _trim(self._strikes)
         return location
-
-    def _note_wrong(self, at: int, key: _Key, failed: WantdError) -> None:
-        if at > 0:  # the first one is where the plan's hashes come from: what is wrong with it passes
-            seconds = WRONG_S if failed.code is Code.CHECKSUM_MISMATCH else REFUSED_S
-            self._wrong[at, key] = self._clock() + seconds, failed
-            _trim(self._wrong)
-
-    def _wrong_now(self, at: int, key: _Key) -> WantdError | None:
-        until, failed = self._wrong.get((at, key), (0.0, None))
-        return failed if until > self._clock() else None
 
     async def _ask(
         self, start: int, ask: Callable[[Source], Awaitable[T]], query: Query, name: SafeName | None = None
@@ -107,7 +94,7 @@ class Chain:
         skipped = {at: why for at, breaker in enumerate(self._breakers) if (why := breaker.why)}
         order = sorted(((start + step) % count for step in range(count)), key=lambda at: at in skipped)
         for at in order:
-            if name and (failed := self._wrong_now(at, (query.repo, query.revision, name))):
+            if name and (failed := self._wrong.get((at, (query.repo, query.revision, name)))):
                 errors[at] = failed
                 continue
             try:
@@ -149,6 +136,6 @@ def _passed_over(error: WantdError) -> bool:
     return error.retryable or error.code in _PASSED_OVER
 
 
-def _trim(remembered: OrderedDict[Any, Any]) -> None:
-    while len(remembered) > REMEMBERED:
-        remembered.popitem(last=False)
+def _until(_: object, failed: WantdError, now: float) -> float:
+    """How long a source is not asked again for a file that it failed with."""
+    return now + (WRONG_FILE_S if failed.code is Code.CHECKSUM_MISMATCH else UNUSABLE_FILE_S)

@@ -6,10 +6,11 @@ The routes are in HUB.md: `/api/models/{repo}/revision/{revision}`, `/api/models
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
+
+from cachetools import LRUCache
 
 from agent.core.access import PlainHttp
 from agent.core.names import SafeName, show
@@ -22,7 +23,7 @@ from agent.sources import hub_parse as parse
 from agent.sources.hub_answers import Asked, disabled, elsewhere, refusal
 
 MAX_PAGES = 200  # of the tree API, at about 1,000 entries each
-MAX_REMEMBERED = 50_000  # files of the latest listings, some 20 MB
+MAX_REMEMBERED = parse.MAX_FILES  # files of the latest listings, some 40 MB: the largest one fits
 
 
 class HubSource:
@@ -47,7 +48,7 @@ class HubSource:
         self._endpoint = endpoint
         self._token = token
         self._offline = offline
-        self._listed: OrderedDict[tuple[str, str], dict[str, RemoteFile]] = OrderedDict()
+        self._listed: LRUCache[tuple[str, str], dict[str, RemoteFile]] = LRUCache(MAX_REMEMBERED, _weight)
         # The Hub redirects small files too, some mirrors and older Hubs do not. True once one was seen to come
         # straight: then no file of that kind costs a request before its bytes are asked for.
         self._plain_comes_straight = False
@@ -74,7 +75,7 @@ class HubSource:
             files = parse.files_of(model.get("siblings"))
             if files is None:
                 files = await self._tree(asked, commit)
-            self._remember(repo, commit, files)
+            self._listed[repo.lower(), commit] = {file.name: file for file in files}
             return Listing(self.name, repo, commit, files)
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
@@ -181,12 +182,9 @@ class HubSource:
             )
         return f"Bearer {self._token}" if self._token else None
 
-    def _remember(self, repo: str, commit: str, files: tuple[RemoteFile, ...]) -> None:
-        """Keep what the latest listings said, as far as it takes little memory."""
-        self._listed[repo.lower(), commit] = {file.name: file for file in files}
-        self._listed.move_to_end((repo.lower(), commit))
-        while len(self._listed) > 1 and sum(map(len, self._listed.values())) > MAX_REMEMBERED:
-            self._listed.popitem(last=False)
+
+def _weight(listed: dict[str, RemoteFile]) -> int:
+    return max(len(listed), 1)
 
 
 def _first(answers: list[Answer], header: str) -> str | None:

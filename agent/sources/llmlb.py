@@ -7,16 +7,17 @@ one URL-encoded path segment in llmlb's own spelling (`core.names.store_name`): 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
 import orjson
+from cachetools import LRUCache, TTLCache
 from loguru import logger
 
 from agent.core.access import PlainHttp
 from agent.core.names import SafeName, show
 from agent.core.remote import Listing, Location, Query, RemoteFile
+from agent.core.retry import MANIFEST_S
 from agent.errors import Code, WantdError
 from agent.net.budget import HostBudgets
 from agent.net.client import Answer, Http
@@ -26,7 +27,6 @@ from agent.sources.hub_parse import etag_of, size_of_header
 from agent.sources.llmlb_parse import Entry, Manifest, parse_manifest
 
 GENERATIONS = ("/api/models", "/v0/models")
-MANIFEST_S = 60.0  # a manifest is asked for again after so long: one look-up for the files of one model
 REMEMBERED = 256  # manifests
 MAX_HOSTS = 256  # that manifests name, and that are kept in mind
 HUB_HOST = "huggingface.co"  # where the URLs of most manifests lead
@@ -58,15 +58,15 @@ class LlmlbSource:
         self._hubs = {HUB_HOST} | ({origin(hub).host} if hub else set())
         self._clock = clock
         self._generation = GENERATIONS[0]
-        self._manifests: OrderedDict[str, tuple[float, Manifest]] = OrderedDict()
-        self._breakers: dict[str, Breaker] = {}  # of hosts that manifests name
+        self._manifests: TTLCache[str, Manifest] = TTLCache(REMEMBERED, MANIFEST_S, timer=clock)
+        self._breakers: LRUCache[str, Breaker] = LRUCache(MAX_HOSTS)  # of hosts that manifests name
 
     def __repr__(self) -> str:
         return f"LlmlbSource({self._base!r})"
 
     async def listing(self, query: Query) -> Listing:
         """The files of the manifest. Optional ones that are not there are left out. See `core.ports.Source`."""
-        manifest = await self._manifest(query, 0.0)
+        manifest = await self._fetch(query)
         entries = manifest.answer(query)
         if not entries:
             raise _error(
@@ -85,7 +85,8 @@ class LlmlbSource:
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """The first route that gives a byte of the file. See `core.ports.Source`."""
-        manifest = await self._manifest(query, 0.0 if failed else MANIFEST_S)
+        manifest = None if failed else self._manifests.get(query.model)
+        manifest = manifest or await self._fetch(query)
         # The plan says which version it is: with its hash, whatever the balancer calls its own is worth a try.
         known = Query(query.repo, query.revision, query.model, query.names or (name,), query.quant, bound=True)
         entry = next((entry for entry in manifest.answer(known) if entry.name == name), None)
@@ -126,9 +127,9 @@ class LlmlbSource:
     async def _elsewhere(self, url: str) -> Answer:
         """One byte from a host that the manifest names; one that cannot be reached is left alone for a while."""
         host = origin(url).host
-        if len(self._breakers) > MAX_HOSTS:
-            self._breakers.clear()
-        breaker = self._breakers.setdefault(host, Breaker(self._clock))
+        breaker = self._breakers.get(host)
+        if breaker is None:
+            breaker = self._breakers[host] = Breaker(self._clock)
         if breaker.why and not breaker.is_due:
             raise breaker.why
         return await breaker.ask(host, lambda: self._http.probe(url))
@@ -165,19 +166,8 @@ class LlmlbSource:
             self._http.unreachable,
         )
 
-    async def _manifest(self, query: Query, at_most_s: float) -> Manifest:
-        """The model's manifest, not older than `at_most_s` seconds."""
-        asked, manifest = self._manifests.get(query.model, (0.0, None))
-        if manifest is None or self._clock() - asked > at_most_s:
-            manifest = await self._fetch(query)
-            self._manifests[query.model] = self._clock(), manifest
-            self._manifests.move_to_end(query.model)
-            while len(self._manifests) > REMEMBERED:
-                self._manifests.popitem(last=False)
-        return manifest
-
     async def _fetch(self, query: Query) -> Manifest:
-        """Ask for the manifest, in the generation that answered last, then in the other."""
+        """Ask for the model's manifest, in the generation that answered last, then in the other."""
         refusals: list[WantdError] = []
         for generation in self._ordered():
             url = f"{self._base}{generation}/registry/{quote(query.model, safe='')}/manifest.json"
@@ -192,6 +182,7 @@ class LlmlbSource:
                 refusals.append(error)
                 continue
             self._generation = generation
+            self._manifests[query.model] = manifest
             return manifest
         # That one generation does not know the route says less than what the other answered.
         raise next((error for error in refusals if error.code is not Code.MODEL_NOT_FOUND), refusals[0])

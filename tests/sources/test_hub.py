@@ -16,7 +16,7 @@ from agent.embedded_hub.access import TOKEN_GRANTED
 from agent.embedded_hub.faults import Faults
 from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
-from agent.sources.hub import HubSource
+from agent.sources.hub import MAX_REMEMBERED, HubSource
 from tests.sources.asking import ask, http_of
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
@@ -325,7 +325,7 @@ async def test_no_error_repr_or_log_line_shows_the_token_even_when_a_server_send
 
 
 async def test_what_is_remembered_of_listings_is_bounded(serve: Serve, make_source: MakeSource) -> None:
-    siblings = [PLAIN | {"rfilename": f"{n}"} for n in range(20_000)]
+    siblings = [PLAIN | {"rfilename": f"{n}"} for n in range(40_000)]
 
     async def hub(_: web.Request) -> web.Response:
         return web.json_response(model(siblings=siblings))
@@ -333,7 +333,7 @@ async def test_what_is_remembered_of_listings_is_bounded(serve: Serve, make_sour
     source = make_source(await serve(hub))
     for n in range(4):
         await source.listing(ask(f"org/name{n}", "main"))
-    assert sum(len(files) for files in source._listed.values()) <= 50_000
+    assert sum(len(files) for files in source._listed.values()) <= MAX_REMEMBERED
 
 
 async def test_many_questions_at_once_are_all_answered(hub: EmbeddedHub, make_source: MakeSource) -> None:
