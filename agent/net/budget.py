@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from cachetools import LRUCache
 
 from agent.core.retry import REFUSED_WAIT_MIN_S, RESUME_SPACING_S, SERVER_WAIT_MAX_S, UNTOLD_WAIT_S
+from agent.errors import Code, WantdError
 
 LOW_SHARE = 0.1  # below a tenth of the quota the rest is spread over the time until the window ends
 LOW_COUNT = 10  # the same where the server does not tell its quota
@@ -39,7 +40,7 @@ class Quota:
 
 
 def parse_quotas(ratelimit: str, policy: str = "") -> list[Quota]:
-    """`"api";r=0;t=55` and `"fixed window";"api";q=500;w=300` as quotas; text that says nothing gives none."""
+    """`"api";r=0;t=55` and `"fixed window";"api";q=500;w=300` as quotas; text without any gives none."""
     limits = {name: values["q"] for name, values in _items(policy) if "q" in values}
     return [
         Quota(values["r"], float(min(values["t"], SERVER_WAIT_MAX_S)), limits.get(name, 0))
@@ -55,6 +56,19 @@ def parse_retry_after(text: str, now: float) -> float | None:
         return float(min(int(text[:10]), SERVER_WAIT_MAX_S))
     at = _date(text)
     return None if at is None else min(max(at - now, 0.0), SERVER_WAIT_MAX_S)
+
+
+def rate_limited(
+    who: str,
+    wait_s: float,
+    hint: str = "wait, or set a token (HF_TOKEN) for a larger quota",
+    *,
+    model: str | None = None,
+    file: str | None = None,
+) -> WantdError:
+    """`rate_limited`: `who` takes no requests for that many seconds."""
+    message = f"rate limited by {who}; retrying in {wait_s:.0f} s"
+    return WantdError(Code.RATE_LIMITED, message, hint, retry_after_s=wait_s, model=model, file=file)
 
 
 def _items(text: str) -> list[tuple[str, dict[str, int]]]:

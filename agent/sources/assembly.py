@@ -39,7 +39,7 @@ class Assembly:
         self.chain = self._build(config)
 
     async def rebuild(self, config: Config) -> None:
-        """Take over another configuration; questions to a proxy that is none any more end as unreachable."""
+        """Take over another configuration; questions to a proxy that is no longer configured end as unreachable."""
         old, chain = (self._proxy, self._report), self.chain
         self.chain = self._build(config)
         await chain.close()
@@ -58,17 +58,17 @@ class Assembly:
         url = report_url(config)
         if not config.proxy.report or not url or self._report is None:
             return None
-        # The key is the load balancer's: somebody else's address does not get it.
+        # The key is the load balancer's: no other address gets it.
         key = proxy_key(self._environ) if config.proxy.url and same_origin(url, config.proxy.url) else None
         http = self._report[1]
 
         async def send(document: Mapping[str, Any]) -> None:
-            answer = await http.post(url, document, f"Bearer {key}" if key else None)
-            if answer.status >= 300:
+            response = await http.post(url, document, f"Bearer {key}" if key else None)
+            if response.status >= 300:
                 raise WantdError(
                     Code.PROXY_UNREACHABLE,
-                    f"it answered {answer.status}",
-                    "check proxy.report_url, or set proxy.report",
+                    f"it answered {response.status}",
+                    "check proxy.report_url, or set proxy.report to false",
                 )
 
         return send

@@ -1,7 +1,7 @@
-"""Several sources as one: the first that can answer does, file by file (SPEC section 4).
+"""Several sources as one: the first that can answer does, file by file.
 
-A source that cannot be reached, or that talks nonsense, is passed over; what the first one knows for certain (not
-found, gated, bad token) is final. Bytes that one source gave are kept when the next goes on: the hash is the same.
+A source that cannot be reached, or that breaks the protocol, is passed over; what the first one knows for certain (not
+found, gated, bad token) is final. Bytes from one source are kept when the next goes on: the hash is the same.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Chain:
         at, listing, because = await self._ask(0, lambda source: source.listing(query), query)
         if because is None:
             return listing
-        logger.info("{} is asked for {}, because {}", self._sources[at].name, query.repo, because.message)
+        logger.info("asking {} for {}: {}", self._sources[at].name, query.repo, because.message)
         return replace(listing, because=because)
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
@@ -81,9 +81,9 @@ class Chain:
     async def _ask(
         self, start: int, ask: Callable[[Source], Awaitable[T]], query: Query, name: SafeName | None = None
     ) -> tuple[int, T, WantdError | None]:
-        """The place of the source that answered, its answer, and why those before it were passed over (if any were).
+        """The place of the source that answered, its result, and why those before it were passed over (if any were).
 
-        Raises what all of them said. Sources whose breaker is open are asked last, when nothing else is left.
+        Raises one error for all of them. Sources whose breaker is open are asked last, when nothing else is left.
         """
         count = len(self._sources)
         if count == 1:
@@ -98,9 +98,9 @@ class Chain:
                 errors[at] = failed
                 continue
             try:
-                # Who has nobody else to ask waits for the answer, however long it takes.
+                # The last one in the row is waited for, however long it takes.
                 question, patient = _question(ask, self._sources[at]), at == order[-1]
-                answer = await self._breakers[at].ask(self._sources[at].name, question, patient=patient)
+                result = await self._breakers[at].ask(self._sources[at].name, question, patient=patient)
             except WantdError as error:
                 # Only the first source is the origin: that another does not have it proves nothing.
                 if at == 0 and not _passed_over(error):
@@ -108,15 +108,15 @@ class Chain:
                 errors[at] = error
             else:
                 before = {place: why for place, why in (skipped | errors).items() if place < at}
-                return at, answer, self._summed(before, query, name) if before else None
+                return at, result, self._summed(before, query, name) if before else None
         raise self._summed(errors, query, name)
 
     def _summed(self, errors: dict[int, WantdError], query: Query, file: SafeName | None) -> WantdError:
-        """One error for what every source answered: the first that time may mend leads, the others stand beside it."""
+        """One error for what every source said: the first that time may mend leads, the others stand beside it."""
         said = [(self._sources[at].name, errors[at]) for at in sorted(errors)]
         lead = next((error for _, error in said if error.retryable), said[0][1])
         waits = [error.retry_after_s for _, error in said if error.retry_after_s is not None]
-        intro = "no source can give it: " if len(said) == len(self._sources) else ""
+        intro = "no source has it: " if len(said) == len(self._sources) else ""
         return WantdError(
             lead.code,
             intro + "; ".join(f"{name}: {error.message}" for name, error in said),

@@ -5,7 +5,7 @@ granule's last byte has returned. So:
 
 - after `kill -9` every claimed byte is in the page cache, which outlives the process: what is lost is the one
   granule that each connection was in. No fsync is needed for that, and none is paid;
-- after a power cut the kernel may have kept the line and lost the bytes, or half of each. Nobody can order the two
+- after a power cut the kernel may have kept the line and lost the bytes, or half of each. There is no ordering the two
   without an fsync for each line, so the claim carries its proof: a claimed granule counts only once its checksum was
   found right at resume, while the file's hash runs over it. What fails that is fetched again, alone;
 - an fsync that failed leaves pages in the cache that the disk never got (and that a checksum would find right):
@@ -96,9 +96,9 @@ class Partial:
         return self._fd
 
     def resume(self, size: int, etag: str | None, streamed: int = 0) -> Identity:
-        """Take over what the journal claims of this very file, or begin anew; the file gets its full length.
+        """Take over what the journal claims of this very file, or start over; the file gets its full length.
 
-        `streamed` bytes are there without a journal: a stream brought them while nobody knew the file's size.
+        `streamed` bytes are there without a journal: a stream wrote them before the size of the file was known.
         `sums` has the claims afterwards, none of them verified.
         """
         request = self._request
@@ -121,7 +121,7 @@ class Partial:
         return mine
 
     def _sum_up(self, identity: Identity, streamed: int) -> dict[int, int]:
-        """The checksums of the granules that lie within the first `streamed` bytes."""
+        """The checksums of the granules within the first `streamed` bytes."""
         grid, buffer = Grid(identity.size, identity.granule), memoryview(bytearray(READ_BYTES))
         sums = {i: checksum(self._fd, grid.start(i), grid.end(i), buffer) for i in range(streamed // identity.granule)}
         return {index: crc for index, crc in sums.items() if crc is not None}

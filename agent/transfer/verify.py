@@ -77,8 +77,8 @@ def mismatch(request: FetchRequest, digest: Digest) -> WantdError | None:
         return None
     return WantdError(
         Code.CHECKSUM_MISMATCH,
-        f"{request.label}: the server's {digest.fed} bytes have {kind} {found}, expected {wanted.lower()}",
-        "nothing was published; the file at the source is damaged or replaced, try another revision or mirror",
+        f"{request.label}: the {digest.fed} bytes received have {kind} {found}, expected {wanted.lower()}",
+        "try another revision or mirror: the file at the source is damaged or was replaced; nothing was published",
         file=request.label,
     )
 

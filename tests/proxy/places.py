@@ -91,7 +91,7 @@ class BlackHole:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, for servers that come back where they were."""
+    """Ports on which nothing listens, for servers that come back where they were."""
     with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in with_sockets]
     for one in with_sockets:

@@ -12,7 +12,7 @@ from agent.core.remote import Listing, Location, Query
 from agent.core.retry import DOWN_MAX_S, DOWN_S, LOCATION_STRIKES, SOURCE_FAULTS, UNUSABLE_FILE_S, WRONG_FILE_S
 from agent.errors import Code, WantdError
 from agent.net.address import AddressRule
-from agent.net.faults import NoAnswer
+from agent.net.faults import NoResponse
 from agent.sources.chain import REMEMBERED, Chain
 from tests.sources.asking import ask
 
@@ -26,7 +26,7 @@ def fault(code: Code, retry_after_s: float | None = None) -> WantdError:
 
 
 def unreachable(code: Code = Code.HUB_UNREACHABLE) -> WantdError:
-    return NoAnswer(code, f"it is {code}", f"mend {code}")
+    return NoResponse(code, f"it is {code}", f"mend {code}")
 
 
 async def settled() -> None:
@@ -154,7 +154,7 @@ async def test_a_source_that_was_unreachable_is_left_alone_and_then_asked_by_one
     hub.error = None
     hub.gate = asyncio.Event()
     used = [(await chain.locate(QUERY, SafeName(f"{n}"))).source for n in range(20)]
-    assert used == ["proxy"] * 20  # nobody waits for the probe
+    assert used == ["proxy"] * 20  # none waits for the probe
     await settled()
     assert len(hub.asked) == 2
     hub.gate.set()
@@ -275,7 +275,7 @@ async def test_a_listing_says_why_the_sources_before_were_passed_over() -> None:
     chain = Chain([hub, Fake("proxy")], Clock())
     assert (await chain.listing(QUERY)).because is None
     hub.error = unreachable()
-    for _ in range(2):  # the second time nobody asks the Hub
+    for _ in range(2):  # the second time the Hub is not asked
         because = (await chain.listing(QUERY)).because
         assert because is not None
         assert (because.code, because.message) == (Code.HUB_UNREACHABLE, "hub: it is hub_unreachable")

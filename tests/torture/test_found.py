@@ -16,7 +16,7 @@ import pytest
 from agent.core.progress import AgentInfo
 from agent.embedded_hub.process import HubProcess
 from agent.errors import Code, WantdError
-from agent.net.client import JSON_MARKS, Answer
+from agent.net.client import JSON_MARKS, Response
 from agent.services.reporter import BATCH, Reporter, Ticket
 from agent.spool.files import Stamp
 from agent.spool.scan import glance
@@ -125,9 +125,9 @@ async def test_answers_are_written_in_turn_for_each_directory(tmp_path: Path) ->
 
 
 def test_json_that_takes_twenty_times_its_size_in_memory_is_refused() -> None:
-    answer = Answer(200, "http://hub/api", {}, b"[" + b"[]," * JSON_MARKS + b"0]")
+    response = Response(200, "http://hub/api", {}, b"[" + b"[]," * JSON_MARKS + b"0]")
     with pytest.raises(WantdError) as caught:
-        answer.json()
+        response.json()
     assert caught.value.code is Code.HUB_PROTOCOL
 
 
