@@ -50,7 +50,7 @@ QUOTA = {
     "x-hf-warning": "unauthenticated; Set a HF_TOKEN to enable higher rate limits",
 }
 
-Answer = Callable[[web.Request], web.StreamResponse]
+Respond = Callable[[web.Request], web.StreamResponse]
 
 
 @pytest.fixture
@@ -61,13 +61,13 @@ async def engine() -> AsyncIterator[Engine]:
     await engine.close()
 
 
-def hub_that(answer: Answer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A Hub that lists the repository to anybody, and answers for its files what the test says."""
+def hub_that(respond: Respond) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A Hub that lists the repository to all, and responds for its files as the test says."""
 
     async def hub(request: web.Request) -> web.StreamResponse:
         if request.path.startswith(f"/api/models/{REPO}"):
             return web.json_response(LISTED, headers=QUOTA)
-        return answer(request)
+        return respond(request)
 
     return hub
 

@@ -15,7 +15,7 @@ import pytest
 
 from agent.disk import TEMP_PREFIX
 from agent.errors import Code, WantdError
-from agent.net.client import JSON_MARKS, Answer
+from agent.net.client import JSON_MARKS, Response
 from agent.spool.files import Stamp
 from agent.spool.scan import glance
 from agent.spool.watcher import HINTS_MAX, Bell, Watcher
@@ -110,9 +110,9 @@ def test_a_glance_sees_the_quiet_directories_beside_a_flood(tmp_path: Path) -> N
 
 
 def test_json_that_takes_twenty_times_its_size_in_memory_is_refused() -> None:
-    answer = Answer(200, "http://hub/api", {}, b"[" + b"[]," * JSON_MARKS + b"0]")
+    response = Response(200, "http://hub/api", {}, b"[" + b"[]," * JSON_MARKS + b"0]")
     with pytest.raises(WantdError) as caught:
-        answer.json()
+        response.json()
     assert caught.value.code is Code.HUB_PROTOCOL
 
 

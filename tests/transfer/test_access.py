@@ -38,7 +38,7 @@ READ = 128 * 1024  # bytes that one read gives at most
 
 @dataclass
 class Memory:
-    """A file in memory, and what is wrong with it. An `Opener`: what a new source has to bring along."""
+    """A file in memory, and what is wrong with it. An `Opener`: what a new source has to implement."""
 
     data: bytes
     knows_ranges: bool = True
