@@ -131,7 +131,7 @@ def test_what_nobody_can_verify_is_refused_until_somebody_accepts_it(
     agent.drop("qwen3")
     because = agent.wait("qwen3", "waiting")["waiting"]["because"]
     assert because["retryable"]
-    assert f"llmlb tells no hash of '{GGUF_FILE}'" in because["message"]
+    assert f"llmlb provides no hash for '{GGUF_FILE}'" in because["message"]
     assert "connection refused" in because["message"]
     assert "policy.unverified" in because["hint"]
     assert not [path for path in balancer.asked() if "/files/" in path or "/blob/" in path]
@@ -159,7 +159,7 @@ def test_when_the_hub_dies_in_mid_file_the_balancer_goes_on_from_its_bytes(
     [file] = record(agent, "qwen3")["files"]
     assert file["source"] == "hub+llmlb"
     assert record(agent, "qwen3")["verified"]
-    assert "goes on from llmlb at byte" in agent.log()
+    assert "continues from llmlb at byte" in agent.log()
 
 
 def _lowest(agent: AgentProcess, kept: int) -> int | None:
