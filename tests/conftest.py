@@ -60,8 +60,9 @@ def shared_hub() -> Iterator[HubProcess]:
 
 @pytest.fixture
 def hub(shared_hub: HubProcess) -> HubProcess:
-    """The module's Hub, with its faults and counts taken back."""
+    """The module's Hub, with its faults, options and counts taken back."""
     shared_hub.clear_faults()
+    shared_hub.restore_options()
     shared_hub.reset()
     return shared_hub
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from agent.embedded_hub.response import HubError
 
 DATE = "2026-01-15T12:00:00.000Z"  # of every commit: `Repository` knows no dates
 TAGS = "refs/tags/"
+_NUMBER = re.compile("[0-9]{1,9}")
 EXPAND_PAGE = 50  # the Hub's page is this small when `expand` asks for more of each entry
 
 
@@ -70,7 +72,7 @@ def tree_page(repo: Repository, commit: str, path: str, query: Mapping[str, str]
     recursive, expand = flag(query.get("recursive")), flag(query.get("expand"))
     entries = _tree_entries(repo.files(commit), path, recursive=recursive, expand=expand, commit=commit)
     size = min(page_size, EXPAND_PAGE) if expand else page_size
-    if query.get("limit", "").isdigit():
+    if _NUMBER.fullmatch(query.get("limit", "")):
         size = max(1, min(size, int(query["limit"])))
     start = _read_cursor(query.get("cursor"))
     stop = start + size
@@ -142,6 +144,6 @@ def _entry(name: str, file: RepositoryFile) -> dict[str, Any]:
 
 def _read_cursor(text: str | None) -> int:
     try:
-        return int(base64.urlsafe_b64decode(text)) if text else 0
+        return max(0, int(base64.urlsafe_b64decode(text))) if text else 0
     except (ValueError, binascii.Error):
         raise HubError(400, None, "Invalid cursor") from None

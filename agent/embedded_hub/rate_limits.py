@@ -43,7 +43,8 @@ class RateLimits:
             self._used.clear()
         self._used[bucket, client] += 1
         left = self.quotas[bucket] - self._used[bucket, client]
+        seconds = math.ceil(round(self._ends - now, 3))  # rounded: (now + 300) - now may be a little over 300
         return left >= 0, {
-            "RateLimit": f'"{bucket}";r={max(0, left)};t={math.ceil(self._ends - now)}',
+            "RateLimit": f'"{bucket}";r={max(0, left)};t={seconds}',
             "RateLimit-Policy": f'"fixed window";"{bucket}";q={self.quotas[bucket]};w={math.ceil(self.window_s)}',
         }

@@ -18,11 +18,12 @@ from agent.embedded_hub.content import Content
 WRITE_CHUNK = 256 * 1024
 SENDFILE_CHUNK = 4 * 1024 * 1024  # how far `on_sent` may lag behind the wire
 GZIP_MIN_BYTES = 256  # smaller ones are not worth it
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")  # more digits than any file has bytes
 
 
 class ContentResponse(web.StreamResponse):
     """Content: whole, one range of it where `ranged` (RFC 9110, section 14), or gzipped for clients that accept it
-    where `compress`; gzipped content has no length.
+    where `compress`. As from the Hub, gzipped content has no length and no ranges.
 
     Nothing is sent before the handler and its middlewares have returned. A middleware may change headers, call `fit`
     and change what that settled (`span`, the length), replace `writer`, and have `on_sent` called with the number of
@@ -53,16 +54,16 @@ class ContentResponse(web.StreamResponse):
         if self._fitted:
             return
         self._fitted = True
-        if self.ranged:
-            self._fit_range(request)
         if self.compress and self.content.size >= GZIP_MIN_BYTES and _accepts_gzip(request):
             self.headers["Content-Encoding"] = "gzip"
             if "ETag" in self.headers:
                 self.headers["ETag"] = "W/" + self.headers["ETag"]
             self.content = Content(gzip.compress(b"".join(self.content.chunks())))
             self.span = (0, self.content.size)
-        else:
-            self.content_length = self.span[1] - self.span[0]
+            return
+        if self.ranged:
+            self._fit_range(request)
+        self.content_length = self.span[1] - self.span[0]
 
     def _fit_range(self, request: web.BaseRequest) -> None:
         self.headers["Accept-Ranges"] = "bytes"
@@ -122,7 +123,7 @@ async def _sendfile(request: web.BaseRequest, path: str, start: int, stop: int, 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
     """(start, stop) of a single range, empty when it cannot be satisfied, None where Range is to be ignored."""
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
+    found = _RANGE.fullmatch(header.strip())
     if not found or header.strip() == "bytes=-":
         return None
     first, last = found.groups()
@@ -154,7 +155,8 @@ class HubError(Exception):
     def __init__(self, status: int, code: str | None, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {}), **(headers or {})}
+        words = "".join(one if one.isprintable() else "?" for one in message)  # it may quote what a client sent
+        self.headers = {"X-Error-Message": words, **({"X-Error-Code": code} if code else {}), **(headers or {})}
 
     def response(self) -> ContentResponse:
         """What to send."""

@@ -26,7 +26,7 @@ from agent.embedded_hub.response import ContentResponse, HubError, Moved, json_r
 
 PAGE_SIZE = 1000  # entries of one page of a tree
 CONTENT_ROUTES = frozenset({"resolve", "resolve-cache"})  # where bytes are asked for, by name
-_REPO = "{repo:[^/]+(?:/[^/]+)??}"  # one part where that fits, as in /api/models/gpt2/refs, else two
+REPO = "{repo:[^/]+(?:/[^/]+)??}"  # one part where that fits, as in /api/models/gpt2/refs, else two
 _COMMIT = "{revision:[0-9a-f]{40}}"
 _REVISION = "{revision:refs/[^/]+/[^/]+|[^/]+}"  # clients quote the slashes of refs/pr/1, people do not
 
@@ -44,15 +44,15 @@ class HubRoutes:
 
     def table(self) -> list[web.RouteDef]:
         """The routes for an application's router; their order counts."""
-        api = f"/api/models/{_REPO}"
+        api = f"/api/models/{REPO}"
         return [
             web.get(f"{api}/refs", self.refs, name="refs"),
             web.get(f"{api}/revision/{_REVISION}", self.info, name="revision"),
             web.get(f"{api}/tree/{_REVISION}{{path:(?:/.*)?}}", self.tree, name="tree"),
             web.post(f"{api}/paths-info/{_REVISION}", self.paths_info, name="paths-info"),
             web.get(api, self.info, name="info"),
-            web.get(f"/api/resolve-cache/models/{_REPO}/{_COMMIT}/{{file:.+}}", self.plain, name="resolve-cache"),
-            web.get(f"/{_REPO}/resolve/{_REVISION}/{{file:.+}}", self.resolve, name="resolve"),
+            web.get(f"/api/resolve-cache/models/{REPO}/{_COMMIT}/{{file:.+}}", self.plain, name="resolve-cache"),
+            web.get(f"/{REPO}/resolve/{_REVISION}/{{file:.+}}", self.resolve, name="resolve"),
         ]
 
     async def refs(self, request: web.Request) -> ContentResponse:
@@ -161,7 +161,10 @@ async def _read_paths(request: web.Request) -> tuple[list[str], bool]:
             document = None
         if not isinstance(document, dict):
             raise HubError(400, None, "The body is not a JSON object")
-        paths, expand = document.get("paths", []), document.get("expand", False)
-        return [paths] if isinstance(paths, str) else list(paths), bool(expand)
+        paths = document.get("paths", [])
+        paths = [paths] if isinstance(paths, str) else paths
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise HubError(400, None, "paths is not a list of strings")
+        return paths, bool(document.get("expand", False))
     form = await request.post()
     return [str(path) for path in form.getall("paths", [])], documents.flag(str(form.get("expand", "")))

@@ -18,7 +18,6 @@ from agent.embedded_hub.response import HubError, error_responses
 from agent.embedded_hub.routes import HubRoutes
 from agent.embedded_hub.storage import Signer, Storage
 
-MAX_REQUEST_BYTES = 1 << 26
 ANONYMOUS = "unauthenticated; requests without a token have a lower rate limit"
 
 
@@ -56,7 +55,7 @@ class EmbeddedHub:
 
     def hub_app(self) -> web.Application:
         """What the Hub's host serves."""
-        app = web.Application(middlewares=self.hub_middlewares(), client_max_size=MAX_REQUEST_BYTES)
+        app = web.Application(middlewares=self.hub_middlewares())
         app.add_routes(self.routes.table())
         return app
 

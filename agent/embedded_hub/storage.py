@@ -20,7 +20,7 @@ from aiohttp import web
 
 from agent.embedded_hub.interfaces import Repositories, Repository, RepositoryFile
 from agent.embedded_hub.response import ContentResponse, HubError
-from agent.embedded_hub.routes import file_headers
+from agent.embedded_hub.routes import REPO, file_headers
 
 MAX_PLAIN_BYTES = 50 * 10**9  # the Hub's storage refuses to send more than this without Range
 URL_LIFETIME_S = 3600.0  # X-Amz-Expires of the Hub's URLs
@@ -80,7 +80,7 @@ class Storage:
 
     def table(self) -> list[web.RouteDef]:
         """The routes for an application's router."""
-        return [web.get(f"{_PREFIX}/{{repo:[^/]+(?:/[^/]+)??}}/{{commit:[0-9a-f]{{40}}}}/{{file:.+}}", self.serve)]
+        return [web.get(f"{_PREFIX}/{REPO}/{{commit:[0-9a-f]{{40}}}}/{{file:.+}}", self.serve)]
 
     async def serve(self, request: web.Request) -> ContentResponse:
         """A file's bytes for those whose URL is signed, and who do not send a token as well."""
@@ -89,8 +89,9 @@ class Storage:
         if not self.signer.allows(request.path, request.query):
             raise HubError(403, None, "Access denied: the URL is not signed, or it has expired")
         repo = self.repos.find(request.match_info["repo"])
-        name = request.match_info["file"]
-        response = stored(repo.files(request.match_info["commit"])[name], name) if repo else None
+        commit, name = repo.find(request.match_info["commit"]) if repo else None, request.match_info["file"]
+        file = repo.files(commit).get(name) if repo and commit else None
+        response = stored(file, name) if file else None
         if response is None:
             raise HubError(404, None, "NoSuchKey")
         if "Range" not in request.headers and response.content.size > self.max_plain_bytes:

@@ -1,4 +1,4 @@
-"""Each error code of SPEC section 9, raised through the spool, with a message and a hint fit to act on."""
+"""Each error code, raised through the spool, with a message and a hint fit to act on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from tests.harness import AgentProcess, wait_until
 from tests.hub.access import TOKEN_PLAIN
 from tests.hub.process import HubProcess
+from tests.hub.standard import PARTIAL
 
 
 def refused_endpoint() -> str:
@@ -100,6 +101,16 @@ def test_checksum_mismatch_names_both_hashes_and_publishes_nothing(agent: AgentP
     assert not (agent.store / "qwen3").exists()
 
 
+def test_a_repository_that_was_uploaded_in_part_fails_and_names_the_missing_shard(
+    make_agent: Callable[..., AgentProcess],
+) -> None:
+    with make_agent(policy__allow="any") as agent:
+        agent.drop("x", PARTIAL)
+        error = agent.failed("x")
+        assert (error["code"], error["file"]) == ("file_not_found", "model-00002-of-00003.safetensors")
+        assert not (agent.store / PARTIAL).exists()
+
+
 def because(agent: AgentProcess, name: str, code: str) -> dict[str, Any]:
     """Wait until a want waits for its next try, for that reason."""
 
@@ -127,6 +138,14 @@ def test_rate_limited_waits_for_the_time_that_the_hub_names(agent: AgentProcess,
     answer = agent.wait("x", "waiting")
     assert answer["waiting"]["for"] == "rate_limit"
     assert answer["waiting"]["until"] > answer["updated_at"]
+
+
+def test_a_quota_that_is_used_up_is_waited_for_without_a_retry_after(agent: AgentProcess, hub: HubProcess) -> None:
+    hub.configure(api_quota=0, window_s=300)
+    agent.drop("x", "qwen3")
+    answer = agent.wait("x", "waiting")
+    assert answer["waiting"]["for"] == "rate_limit"
+    assert hub.stats()["recent"][-1]["status"] == 429
 
 
 def test_stalled_downloads_are_tried_again_and_end_well(

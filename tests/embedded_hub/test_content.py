@@ -58,6 +58,9 @@ async def test_small_text_comes_gzipped_and_without_a_length_unless_identity_is_
         assert response.headers["ETag"].startswith('W/"')
         assert response.content_length is None
         assert gzip.decompress(await response.read()) == content("vocab.json")
+    async with http.get(url, headers={"Accept-Encoding": "gzip", "Range": "bytes=0-9"}) as response:
+        assert response.status == 200, "there are no ranges of what is gzipped"
+        assert gzip.decompress(await response.read()) == content("vocab.json")
     async with http.get(url) as response:
         assert await response.read() == content("vocab.json")
 
@@ -73,6 +76,7 @@ async def test_small_text_comes_gzipped_and_without_a_length_unless_identity_is_
         ("bytes=7-3", 200, 0, None),
         ("bytes=0-1,5-6", 200, 0, None),
         ("pages=1-2", 200, 0, None),
+        ("bytes=0-" + "9" * 5000, 200, 0, None),
     ],
 )
 @pytest.mark.parametrize("on_disk", [False, True])

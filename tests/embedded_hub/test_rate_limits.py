@@ -28,6 +28,12 @@ def test_a_quota_is_counted_down_refused_and_given_again_with_the_next_window() 
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("begin", [0.1, 764.215, 946.543])
+def test_a_window_never_lasts_longer_than_it_says(begin: float) -> None:
+    limits = RateLimits(clock=lambda: begin)
+    assert limits.take(API, "a")[1]["RateLimit"].endswith(";t=300")
+
+
 def test_clients_and_buckets_do_not_share_a_quota() -> None:
     limits = RateLimits(api=1, resolvers=1)
     asked = [(API, "a"), (API, "b"), (RESOLVERS, "a"), (API, "a")]

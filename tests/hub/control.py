@@ -8,6 +8,7 @@
 | `POST /faults` `{"glob": …, "faults": {…}}` | puts a rule in force |
 | `POST /clear` `{"glob": …}` or `{}` | takes one rule back, or all |
 | `POST /options` `{…}` | changes options |
+| `POST /restore` | takes back what `options` changed |
 | `POST /expire` | makes every signed URL worthless |
 | `POST /commit` `{"repo": …, "ref": …, "files": {name: base64}}` | a commit of these files; makes the repo too |
 """
@@ -63,6 +64,8 @@ def _act(hub: InstrumentedHub, what: str, values: dict[str, Any]) -> dict[str, A
         hub.faults.clear(values.get("glob"))
     elif what == "options":
         hub.configure(**values)
+    elif what == "restore":
+        hub.restore_options()
     elif what == "expire":
         hub.expire_urls()
     else:

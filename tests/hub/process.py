@@ -123,6 +123,10 @@ class HubProcess:
         """Change options of the running Hub; names are the fields of `Options`."""
         self.control("options", options)
 
+    def restore_options(self) -> None:
+        """Take back what `configure` changed."""
+        self.control("restore", {})
+
     def expire_urls(self) -> None:
         """Make every signed URL given out so far worthless."""
         self.control("expire", {})

@@ -53,7 +53,7 @@ class InstrumentedHub(EmbeddedHub):
     """
 
     def __init__(self, repos: Iterable[Repo] = (), **options: Any) -> None:
-        self.options = Options(**options)
+        self.options = self._at_start = Options(**options)
         super().__init__(repos, port=self.options.port, cdn_port=self.options.cdn_port)
         self.faults = FaultBoard()
         self.ledger = Ledger()
@@ -70,6 +70,10 @@ class InstrumentedHub(EmbeddedHub):
         """Change options of the running Hub. Raises TypeError for one that does not exist."""
         self.options = Options(**(vars(self.options) | changes))
         self._apply(changes.keys())
+
+    def restore_options(self) -> None:
+        """Take back what `configure` changed."""
+        self.configure(**vars(self._at_start))
 
     def _apply(self, changed: Iterable[str]) -> None:
         options = self.options

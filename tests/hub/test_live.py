@@ -101,7 +101,7 @@ async def test_every_response_about_a_file_tells_the_quota_of_the_resolvers_and_
     for status, left in ((None, 0), (429, 0)):
         async with http.get(resolve(hub, path), allow_redirects=False) as response:
             assert status in (None, response.status)
-            assert re.fullmatch(rf'"resolvers";r={left};t=(299|300)', response.headers["RateLimit"])
+            assert re.fullmatch(rf'"resolvers";r={left};t=[0-9]+', response.headers["RateLimit"])
             assert response.headers["RateLimit-Policy"] == '"fixed window";"resolvers";q=1;w=300'
             assert "Retry-After" not in response.headers
     assert response.status == 429

@@ -9,8 +9,11 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
+
+import pytest
 
 from tests.hub.process import HubProcess
 
@@ -43,6 +46,10 @@ def test_a_hub_process_is_steered_by_its_control_face(tmp_path: Path) -> None:
         hub.commit("own/new", {"README.md": b"hello"})
         assert get(f"{hub.endpoint}/own/new/resolve/main/README.md") == b"hello"
         hub.configure(url_lifetime_s=0)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            get(file)
+        hub.restore_options()
+        assert get(file) == b"changed"
         hub.expire_urls()
 
 

@@ -46,6 +46,16 @@ async def test_a_repository_in_another_case_is_the_same_one(hub: InstrumentedHub
     assert listing.commit == hub.repos["Qwen/Qwen3-0.6B"].refs["main"]
 
 
+async def test_a_quota_that_is_used_up_is_told_without_a_retry_after(
+    hub: InstrumentedHub, make_source: MakeSource
+) -> None:
+    hub.configure(api_quota=0, window_s=300)
+    with pytest.raises(WantdError) as caught:
+        await make_source(hub.endpoint).listing(ask(REPO, "main"))
+    assert caught.value.code == Code.RATE_LIMITED
+    assert caught.value.retry_after_s == pytest.approx(300, abs=30)
+
+
 async def test_a_renamed_repository_is_found(hub: InstrumentedHub, make_source: MakeSource) -> None:
     repo = RepoId("Qwen/Qwen2.5-7B-Chat-GGUF")
     source = make_source(hub.endpoint)
