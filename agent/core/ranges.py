@@ -2,7 +2,7 @@
 
 A file is cut into granules of one size (the last may be shorter). A granule is what the journal vouches for, with
 one checksum; a span is a run of granules that one request asks for. Granules are handed out from the front, so
-that whoever hashes the file in order is never far behind.
+that hashing the file in order is never far behind.
 """
 
 from __future__ import annotations
