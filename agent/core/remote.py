@@ -19,8 +19,8 @@ class Query:
     """What sources are asked for: a repository at a revision, and what a load balancer needs to know it by.
 
     `revision` is a branch, tag or commit. `model` is the id under which a balancer has the model. `names` are files
-    that the catalogue names in this repository and `quant` what the reference asks for: with them a balancer's
-    `model.gguf` gets its own name back. `bound` says that the catalogue knows a hash, so no other version passes.
+    that the catalog names in this repository and `quant` what the reference asks for: with them a balancer's
+    `model.gguf` gets its own name back. `bound` says that the catalog knows a hash, so no other version passes.
     """
 
     repo: RepoId

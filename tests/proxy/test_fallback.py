@@ -159,7 +159,7 @@ def test_when_the_hub_dies_in_mid_file_the_balancer_goes_on_from_its_bytes(
     [file] = record(agent, "qwen3")["files"]
     assert file["source"] == "hub+llmlb"
     assert record(agent, "qwen3")["verified"]
-    assert "goes on from llmlb at byte" in agent.log()
+    assert "continues from llmlb at byte" in agent.log()
 
 
 def _lowest(agent: AgentProcess, kept: int) -> int | None:
