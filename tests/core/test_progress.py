@@ -314,12 +314,13 @@ def test_the_rate_ends_with_the_download_and_begins_again_with_the_next() -> Non
 def test_a_new_plan_begins_with_what_its_files_say() -> None:
     made = downloading(70, 100)
     made.update(made.files[0], 100, State.READY, 2.0)
-    files = [FileProgress("a", 10, state=State.READY), FileProgress("b", 50)]
-    made.begin(files, 60)
-    assert (made.bytes_done, made.bytes_total, made.files_done) == (0, 60, 1)
-    made.update(files[1], 5, State.DOWNLOADING, 3.0)
-    made.update(files[1], 15, State.DOWNLOADING, 4.0)
-    assert (made.bytes_done, made.rate) == (15, 10.0)
+    files = [FileProgress("a", 10, state=State.READY), FileProgress("b", 500)]
+    made.begin(files, 510)
+    assert (made.bytes_done, made.bytes_total, made.files_done) == (0, 510, 1)
+    made.update(files[1], 200, State.DOWNLOADING, 3.0)
+    assert made.rate == 0.0
+    made.update(files[1], 210, State.DOWNLOADING, 4.0)
+    assert (made.bytes_done, made.rate) == (210, 10.0)
 
 
 def test_a_model_that_nothing_has_happened_to_is_at_nothing() -> None:

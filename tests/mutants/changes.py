@@ -59,7 +59,9 @@ class Change:
         return (data[: self.start] + self.new.encode() + data[self.end :]).decode()
 
     def lines(self, source: str) -> tuple[str, str]:
-        """The lines that differ, before and after, with white space folded: how a change is told from others."""
+        """The lines that differ, before and after, without comments and with white space folded: how a change is told
+        from others when the code around it has moved.
+        """
         was, now = source.splitlines(), self.apply(source).splitlines()
         head = next((at for at, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), 0)
         tail = next((at for at, (a, b) in enumerate(zip(was[::-1], now[::-1], strict=False)) if a != b), 0)
@@ -72,7 +74,7 @@ class Change:
 
 
 def _folded(lines: list[str]) -> str:
-    return " ".join(" ".join(lines).split())
+    return " ".join(" ".join(line.partition("  # ")[0] for line in lines).split())
 
 
 def changes(source: str) -> list[Change]:

@@ -12,7 +12,7 @@ KEYS = {"file", "was", "now", "why"}
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A change by its module and its lines before and after (white space folded), and why no test can notice it."""
+    """A change by its module and its lines before and after (see `Change.lines`), and why no test can notice it."""
 
     file: str
     was: str
