@@ -323,6 +323,11 @@ def test_a_new_plan_begins_with_what_its_files_say() -> None:
     assert (made.bytes_done, made.rate) == (210, 10.0)
 
 
+def test_each_tenth_is_a_step_and_the_last_one_is_the_end() -> None:
+    assert [downloading(done, 100).step for done in (0, 9, 10, 99, 100)] == [0, 0, 1, 9, 9]
+    assert model(State.READY).step == 10
+
+
 def test_a_model_that_nothing_has_happened_to_is_at_nothing() -> None:
     made = ModelProgress()
     assert (made.state, made.bytes_done, made.rate, made.attempt) == (State.QUEUED, 0, 0.0, 1)
