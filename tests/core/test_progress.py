@@ -178,6 +178,7 @@ def test_an_error_says_code_message_hint_and_where() -> None:
         "file": "m.gguf",
     }
     assert (value["state"], value["error"], value["models"][0]["error"]) == ("failed", expected, expected)
+    assert shown(ModelProgress.failed(ERROR)) == value
     unread = shown(error=WantdError(Code.WANT_INVALID, "bad", "mend it"))
     assert (unread["state"], unread["error"]["code"]) == ("failed", "want_invalid")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.core.access import PlainHttp
+from agent.core.access import PlainHttp, RateLimited
 from agent.core.names import RepoId, StoreName
 from agent.core.remote import SMALL_MAX, FetchRequest, Location, Query
 
@@ -19,6 +19,11 @@ def location(url: str) -> Location:
 def test_a_location_in_a_log_shows_neither_signature_nor_token() -> None:
     assert "secret" not in repr(location("https://cdn/f?Signature=secret"))
     assert "hub" in repr(location("https://cdn/f"))
+    assert repr(location("https://cdn/f").access) == "PlainHttp()"
+
+
+def test_a_rate_limit_says_for_how_long() -> None:
+    assert RateLimited(7.5).seconds == 7.5
 
 
 def test_messages_call_a_location_by_its_host() -> None:
