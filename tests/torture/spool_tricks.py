@@ -206,7 +206,9 @@ def names(root: Path) -> None:
             return all(ready(spool + b"/" + name + b".progress") for name in answerable)
 
         wait_until(all_ready, "all are ready")
-        wait_until(lambda: "cannot write the progress file of" in agent.log(), "the one without a place for its answer is told")
+        wait_until(
+            lambda: "cannot write the progress file of" in agent.log(), "the one without a place for its answer is told"
+        )
         good_is_served(agent)
         log = agent.log_path.read_bytes()
         assert not any(byte in log for byte in (b"\x1b", b"\x07", "\u202e".encode(), b"\xff")), "raw text in the log"
