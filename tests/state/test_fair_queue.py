@@ -11,7 +11,7 @@ from agent.state.fair_queue import FairQueue
 
 
 def queue(*, newest_too: bool = False) -> FairQueue[str, int]:
-    return FairQueue(lambda path: path, newest_too=newest_too)
+    return FairQueue(lambda path: path, newest_too=True) if newest_too else FairQueue(lambda path: path)
 
 
 def names(taken: list[tuple[str, int]]) -> list[str]:
@@ -38,6 +38,14 @@ def test_a_directory_that_was_served_goes_behind_the_others() -> None:
     assert names(waiting.take(9)) == ["/a/2", "/d/1", "/b/2"]
     assert names(waiting.take(9)) == []
     assert len(waiting) == 0
+
+
+def test_no_more_is_given_than_asked_for_in_the_middle_of_a_round() -> None:
+    waiting = queue()
+    for path in ("/a/1", "/a/2", "/b/1", "/b/2", "/c/1", "/c/2"):
+        waiting.put(path, 0)
+    assert names(waiting.take(4)) == ["/a/1", "/b/1", "/c/1", "/a/2"]
+    assert len(waiting) == 2
 
 
 def test_neither_end_of_a_flood_waits_for_the_other() -> None:

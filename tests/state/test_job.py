@@ -9,7 +9,7 @@ import pytest
 from agent.core.progress import FileProgress
 from agent.core.remote import Listing
 from agent.core.states import State
-from agent.core.waits import ForSlot
+from agent.core.waits import ForDisk, ForSlot
 from agent.errors import Code
 from agent.state.feed import Change, Feed, Subscription
 from agent.state.job import DEFAULT_PRIORITY, LOGGED_WANTS, Job
@@ -77,6 +77,9 @@ def test_to_wait_for_the_same_is_no_change_and_for_something_else_is_one(job: Jo
     changes.take()
     job.wait(ForSlot())
     assert changes.take() == {}
+    job.wait(ForDisk(2, 1))
+    assert changes.take() == {job: Change.STATE}
+    assert job.progress.waiting == ForDisk(2, 1)
     job.resolve()
     assert job.progress.waiting is None
     changes.take()
