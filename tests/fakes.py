@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -241,12 +240,14 @@ class FakeSource:
         self.asked: list[Query] = []
         self.located: list[tuple[SafeName, WantdError | None]] = []
         self.locations: dict[int, str] = {}  # at the n-th question: the source that the location is of
+        self.meanwhile: Callable[[Query], None] = lambda _: None  # called while a listing is asked for
 
     def lists(self, repo: str, *files: RemoteFile, source: str = "hub", because: WantdError | None = None) -> None:
         self.listings[repo] = Listing(source, RepoId(repo), COMMIT, files, because)
 
     async def listing(self, query: Query) -> Listing:
         self.asked.append(query)
+        self.meanwhile(query)
         answer = self.listings.get(query.repo, error(Code.MODEL_NOT_FOUND))
         if isinstance(answer, WantdError):
             raise answer
@@ -269,9 +270,11 @@ class Anywhere:
 
 
 class FakeTransfer:
-    """Puts bytes where they belong. By the last part of a request's label, `fails` has what is raised for it.
+    """Puts bytes where they belong, or raises what `fails` has for the file's name.
 
-    `meanwhile` is called with the request before its bytes are there; `steps` are (bytes, verifying) that are told.
+    `steps` are the (bytes, verifying) of a file that are told on the way, `watch` is called after each. Before step N a
+    new location is asked for where `moves` has one, with that error. `meanwhile` is called with the request before its
+    bytes are there; `hold` is waited for. Where it `leaves` nothing, the bytes are gone again at once.
     """
 
     def __init__(self, contents: dict[str, bytes]) -> None:
@@ -279,9 +282,12 @@ class FakeTransfer:
         self.requests: list[FetchRequest] = []
         self.fails: dict[str, BaseException] = {}
         self.steps: dict[str, list[tuple[int, bool]]] = {}
-        self.meanwhile: Callable[[FetchRequest], None] = lambda _: None
+        self.moves: dict[int, WantdError | None] = {}
+        self.meanwhile: Callable[[FetchRequest], object] = lambda _: None
+        self.watch: Callable[[], object] = lambda: None
         self.hold: asyncio.Event | None = None
         self.verified = True
+        self.leaves = True
 
     async def fetch(self, request: FetchRequest, locate: Locate, on_bytes: OnBytes) -> Fetched:
         self.requests.append(request)
@@ -293,10 +299,12 @@ class FakeTransfer:
         if name in self.fails:
             raise self.fails[name]
         data = self.contents[name]
-        for done, verifying in self.steps.get(name, [(len(data), True)]):
+        for number, (done, verifying) in enumerate(self.steps.get(name, [(len(data), True)])):
+            if number in self.moves:
+                location = await locate(self.moves[number])
             on_bytes(done, verifying)
-        os.makedirs(os.path.dirname(request.part_path), exist_ok=True)
-        with open(request.part_path, "wb") as file:
-            file.write(data)
-        digest = hashlib.sha256(data).hexdigest()
-        return Fetched(len(data), digest, self.verified, location.source)
+            self.watch()
+        if self.leaves:
+            with open(request.part_path, "wb") as file:
+                file.write(data)
+        return Fetched(len(data), hashlib.sha256(data).hexdigest(), self.verified, location.source)
