@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -174,12 +175,16 @@ class FakeStore:
 
 @dataclass
 class FakeDisk:
-    """So many bytes are free."""
+    """A file system of so many bytes, of which so many are free."""
 
     free_bytes: int = 1000
+    total_bytes: int = 10**9
 
     def free(self) -> int:
         return self.free_bytes
+
+    def statvfs(self, _: str) -> os.statvfs_result:
+        return os.statvfs_result((1, 1, self.total_bytes, self.free_bytes, self.free_bytes, 0, 0, 0, 0, 255))
 
 
 class FakeRunner:

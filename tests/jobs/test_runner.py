@@ -41,7 +41,7 @@ async def test_a_model_is_published_whole_and_nothing_else_is_left(shop: Worksho
     assert tree(shop.layout.root) == [f"qwen3/{name}" for name in (".wantd.json", NAME, "manifest.json", "model.gguf")]
     assert leftovers(shop) == []
     assert shop.locks.held == set()
-    assert shop.space.free() > 0
+    assert shop.space.free() == 10**8
     assert job.progress.state is State.VERIFYING  # it is the board that calls it ready
 
 
@@ -137,19 +137,24 @@ async def test_who_waits_for_a_slot_says_so_and_goes_on_when_there_is_one(shop: 
 
 
 async def test_too_little_room_ends_the_run_before_a_byte_comes(shop: Workshop) -> None:
-    free = shop.space.free()
-    shop.min_free = free - 5
-    job = shop.job()
+    shop.disk.free_bytes = 11
     with pytest.raises(NotNow) as caught:
-        await shop.run(job)
-    wait = caught.value.wait
-    assert isinstance(wait, ForDisk)
-    assert wait.need_bytes == len(shop.transfer.contents[NAME])
-    assert wait.free_bytes < wait.need_bytes
+        await shop.run(shop.job())
+    assert caught.value.wait == ForDisk(12, 11)
     assert shop.transfer.requests == []
     assert leftovers(shop) == []
-    shop.min_free = 0
-    await shop.run(job)
+    assert shop.locks.held == set()
+    shop.disk.free_bytes = 12
+    await shop.run(shop.job())
+    assert shop.space.free() == 12  # nothing is reserved any more
+
+
+async def test_a_model_that_is_larger_than_the_disk_fails_for_good(shop: Workshop) -> None:
+    shop.disk.total_bytes = 11
+    with pytest.raises(WantdError) as caught:
+        await shop.run(shop.job())
+    assert caught.value.code is Code.INSUFFICIENT_SPACE
+    assert not caught.value.retryable
 
 
 async def test_room_is_reserved_for_what_is_not_there_yet_and_given_back(tmp_path: Path) -> None:
@@ -157,15 +162,16 @@ async def test_room_is_reserved_for_what_is_not_there_yet_and_given_back(tmp_pat
     shop = Workshop(tmp_path, contents)
     put(shop.layout.part(sha256(contents["tokenizer.json"])), contents["tokenizer.json"])  # 8192 bytes are allocated
     Model("theirs", {"config.json": contents["config.json"]}).publish(shop.layout)
-    free = shop.space.free()
-    shop.min_free = free - 3 * 4096 + 1
+    shop.disk.free_bytes = 3 * 4096 - 1
     with pytest.raises(NotNow) as caught:
         await shop.run(shop.job())
-    assert isinstance(caught.value.wait, ForDisk)
-    assert caught.value.wait.need_bytes == 3 * 4096
-    shop.min_free = 0
+    assert caught.value.wait == ForDisk(3 * 4096, 3 * 4096 - 1)
+    shop.disk.free_bytes = 10**6
+    free: list[int] = []
+    shop.transfer.meanwhile = lambda _: free.append(shop.space.free())
     await shop.run(shop.job())
-    shop.min_free = 0
+    assert min(free) == 10**6 - 3 * 4096
+    assert shop.space.free() == 10**6
 
 
 @pytest.mark.parametrize("why", [error(Code.STALLED), error(Code.CHECKSUM_MISMATCH), ZeroDivisionError()])

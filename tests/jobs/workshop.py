@@ -21,7 +21,7 @@ from agent.store.inventory import Inventory
 from agent.store.layout import Published
 from agent.store.locks import Locks
 from agent.store.space import Space
-from tests.fakes import FakeClock, FakeSource, FakeTransfer, Inline, target
+from tests.fakes import FakeClock, FakeDisk, FakeSource, FakeTransfer, Inline, target
 from tests.store.builders import ENDPOINT, MODES, make_layout, sha256
 
 GGUF = {"m-Q4_K_M.gguf": b"GGUF weights", "README.md": b"hello"}
@@ -39,11 +39,11 @@ class Workshop:
         self.clock = FakeClock()
         self.feed = Feed()
         self.policy = Policy()
-        self.min_free = 0
+        self.disk = FakeDisk(10**8)
         self.places = 4
         self.locks = Locks()
         self.inventory = Inventory(self.layout)
-        self.space = Space(self.layout.root, lambda: self.min_free)
+        self.space = Space(self.layout.root, lambda: 0, self.disk.statvfs)
         self.slots = Slots(lambda: self.places, self.clock.monotonic)
         self.waits = LockWaits(self.locks, lambda: 300.0, self.clock)
         self.files = Files(self.source, self.transfer, self.layout, self.inventory, self.space, self.waits, self.clock)

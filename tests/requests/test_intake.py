@@ -71,6 +71,7 @@ class Spool:
         self.feed = Feed()
         self.changes = self.feed.subscribe()
         self.catalog = catalog(qwen3="org/qwen3", mistral="org/mistral", phi="org/phi")
+        self.asked = 0  # how often
         self.policy: str | list[str] = "catalog"
         config = Transfer(retry_min_s=2.0)
         self.board = Board(
@@ -83,10 +84,14 @@ class Spool:
             self.clock,
             self.feed,
             self.store.published,
-            lambda: self.catalog,
+            self.give_catalog,
             lambda: self.policy,
             self.read,
         )
+
+    def give_catalog(self) -> Catalog:
+        self.asked += 1
+        return self.catalog
 
     def read(self, path: str, closed: bool) -> Seen:
         self.reads.append((path, closed))
@@ -177,20 +182,19 @@ async def test_many_wants_for_one_model_are_one_job_and_one_look_at_the_store(sp
 async def test_one_that_was_just_seen_in_the_store_is_not_looked_for_again_within_a_second(spool: Spool) -> None:
     await spool.write("qwen3")
     target = spool.job("qwen3").target
-    await spool.runner.finish("qwen3")
-    assert spool.store.looked == [target]
     await spool.write("qwen3", "b")  # it was not there before: it is looked for each time
     assert spool.store.looked == [target] * 2
     spool.store.publish(target)
+    await spool.runner.finish("qwen3")
     await spool.write("qwen3", "c")
     assert spool.store.looked == [target] * 3
     spool.store.models.clear()
     await spool.clock.advance(STORE_LOOK_S - 0.01)
     ticket = await spool.write("qwen3", "d")
-    assert (spool.store.looked, ticket.state) == ([target] * 3, State.QUEUED)
+    assert (spool.store.looked, ticket.state) == ([target] * 3, State.READY)
     await spool.clock.advance(0.01)
     await spool.write("qwen3", "e")
-    assert spool.store.looked == [target] * 4
+    assert (spool.store.looked, ticket.state) == ([target] * 4, State.QUEUED)
 
 
 async def test_a_manifest_has_a_part_for_each_model_and_an_unknown_one_fails_alone(spool: Spool) -> None:
@@ -243,6 +247,14 @@ async def test_one_that_is_still_being_written_is_looked_at_again_and_not_acted_
     await spool.look(path)
     assert spool.tickets == {path: ticket}
     assert spool.runner.active == ["qwen3"]
+
+
+async def test_one_that_is_still_being_written_keeps_no_other_waiting(spool: Spool) -> None:
+    busy, whole = spool.put("qwen3"), spool.put("mistral", "b")
+    spool.busy.add(busy)
+    await spool.look(busy, whole)
+    assert list(spool.tickets) == [whole]
+    assert spool.runner.active == ["mistral"]
 
 
 async def test_paths_are_read_with_what_is_known_of_their_writer(spool: Spool) -> None:
@@ -373,17 +385,18 @@ async def test_a_removed_want_ends_what_nothing_else_needs(spool: Spool) -> None
 
 async def test_one_that_was_removed_or_rewritten_while_it_was_looked_up_is_not_begun(spool: Spool) -> None:
     for happens in ("removed", "rewritten"):
-        path = spool.put("qwen3")
+        path, other = spool.put("qwen3"), spool.put("mistral", "b")
 
         def meanwhile(_: Target, path: str = path, happens: str = happens) -> None:
             if happens == "removed":
                 spool.tickets.pop(path, None)
             else:
-                spool.tickets[path].want = parse_want("a.want", b"mistral")
+                spool.tickets[path].want = parse_want("a.want", b"phi")
 
         spool.store.on_look = meanwhile
-        await spool.look(path)
-        assert spool.runner.active == []
+        await spool.look(path, other)
+        assert spool.runner.active == ["mistral"]  # the other one is
+        await spool.remove("b")
         spool.store.on_look = lambda _: None
         spool.tickets.clear()
 
@@ -469,9 +482,10 @@ async def test_a_changed_catalog_begins_again_what_it_makes_different_and_nothin
 async def test_nothing_is_looked_up_again_where_neither_has_changed(spool: Spool) -> None:
     ticket = await spool.write("llama")
     await spool.intake.reresolve()
-    before = ticket.models
+    before, asked = ticket.models, spool.asked
     await spool.intake.reresolve()
     assert ticket.models is before
+    assert spool.asked == asked + 1  # no want is looked up
     spool.policy = ["org/*"]  # asked for under another rule, with the same outcome
     spool.changes.take()
     await spool.intake.reresolve()
