@@ -252,16 +252,16 @@ class Board:
             job.fail(error)
         else:
             log.warning("{}: {} ({}); retrying in {:.0f} s", job.target.model, error.message, error.code, delay)
-            job.progress.attempt += 1
             until = self._clock.now() + timedelta(seconds=delay)
             limited = error.code is Code.RATE_LIMITED
             self._park(job, ForRateLimit(until) if limited else ForRetry(until, error), delay)
 
     def _park(self, job: Job, wait: Wait, seconds: float | None) -> None:
         """Let the job wait: for `seconds`, or (None) until something starts it."""
-        job.wait(wait)
         if seconds is None:
+            job.wait(wait)
             return
+        job.retry(wait)
 
         async def resume() -> None:
             if job not in self._runs and job.wanted_by:
