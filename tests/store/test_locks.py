@@ -40,7 +40,7 @@ def held(locks: Locks, path: str) -> Lock:
 
 
 def start(processes: ForkServerContext, path: str, progress: float = 0.0) -> tuple[ForkServerProcess, Connection]:
-    """A process that holds the lock, and the pipe that it is told to let go by."""
+    """A process that holds the lock, and the pipe that tells it to release it."""
     ours, theirs = processes.Pipe()
     process = processes.Process(target=children.hold, args=(path, progress, theirs))
     process.start()
@@ -52,7 +52,7 @@ def test_two_processes_exclude_each_other(processes: ForkServerContext, path: st
     process, talk = start(processes, path)
     assert locks.try_acquire(path) is None
     assert not locks.is_free(path)
-    talk.send("let go")
+    talk.send("release")
     assert talk.poll(60) and talk.recv() == "released"
     held(locks, path).release()
     process.join()
@@ -79,7 +79,7 @@ def test_a_waiter_reads_who_holds_it_and_how_far_that_is(processes: ForkServerCo
         "progress": 0.4213,
     }
     assert str(process.pid) in str(holder)
-    talk.send("let go")
+    talk.send("release")
     process.join()
 
 
@@ -271,7 +271,7 @@ def test_the_reaper_takes_what_the_dead_left_and_nothing_else(
     assert sorted(os.listdir(layout.locks)) == sorted([os.path.basename(other), "mine.lock", "qwen3.lock"])
     assert read_holder(path) is not None
     mine.release()
-    talk.send("let go")
+    talk.send("release")
     process.join()
 
 
