@@ -194,8 +194,10 @@ def test_a_catalogue_that_cannot_be_used_at_all_is_an_error(data: bytes) -> None
         parse_catalog(data)
 
 
-def test_a_catalogue_may_have_sixteen_mebibytes() -> None:
+def test_a_catalogue_has_sixteen_mebibytes_at_most() -> None:
     assert parse_catalog(b"[]".ljust(16 * 2**20)).entries == {}
+    with pytest.raises(ValueError, match="more than"):
+        parse_catalog(b"[]".ljust(16 * 2**20 + 1))
 
 
 def test_an_empty_catalogue_is_one_and_a_byte_order_mark_is_fine() -> None:

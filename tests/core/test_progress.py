@@ -1,4 +1,4 @@
-"""What a reader finds in a `.progress` file: every field of the protocol, and nothing that runs backwards."""
+"""What a reader finds in a `.progress` file: every field of the contract, and nothing that runs backwards."""
 
 from __future__ import annotations
 
@@ -178,6 +178,7 @@ def test_an_error_says_code_message_hint_and_where() -> None:
         "file": "m.gguf",
     }
     assert (value["state"], value["error"], value["models"][0]["error"]) == ("failed", expected, expected)
+    assert shown(ModelProgress.failed(ERROR)) == value
     unread = shown(error=WantdError(Code.WANT_INVALID, "bad", "mend it"))
     assert (unread["state"], unread["error"]["code"]) == ("failed", "want_invalid")
 
@@ -314,30 +315,24 @@ def test_the_rate_ends_with_the_download_and_begins_again_with_the_next() -> Non
 def test_a_new_plan_begins_with_what_its_files_say() -> None:
     made = downloading(70, 100)
     made.update(made.files[0], 100, State.READY, 2.0)
-    files = [FileProgress("a", 10, state=State.READY), FileProgress("b", 50)]
-    made.begin(files, 60)
-    assert (made.bytes_done, made.bytes_total, made.files_done) == (0, 60, 1)
-    made.update(files[1], 5, State.DOWNLOADING, 3.0)
-    made.update(files[1], 15, State.DOWNLOADING, 4.0)
-    assert (made.bytes_done, made.rate) == (15, 10.0)
+    files = [FileProgress("a", 10, state=State.READY), FileProgress("b", 500)]
+    made.begin(files, 510)
+    assert (made.bytes_done, made.bytes_total, made.files_done) == (0, 510, 1)
+    made.update(files[1], 200, State.DOWNLOADING, 3.0)
+    assert made.rate == 0.0
+    made.update(files[1], 210, State.DOWNLOADING, 4.0)
+    assert (made.bytes_done, made.rate) == (210, 10.0)
+
+
+def test_each_tenth_is_a_step_and_the_last_one_is_the_end() -> None:
+    assert [downloading(done, 100).step for done in (0, 9, 10, 99, 100)] == [0, 0, 1, 9, 9]
+    assert model(State.READY).step == 10
 
 
 def test_a_model_that_nothing_has_happened_to_is_at_nothing() -> None:
     made = ModelProgress()
     assert (made.state, made.bytes_done, made.rate, made.attempt) == (State.QUEUED, 0, 0.0, 1)
     assert shown(made)["rate_bytes_per_s"] == 0
-
-
-def test_each_change_of_state_is_a_new_version_and_bytes_are_none() -> None:
-    made = model()
-    versions = [made.version]
-    for state in (State.RESOLVING, State.WAITING, State.WAITING, State.DOWNLOADING):
-        made.go(state)
-        versions.append(made.version)
-    assert versions == sorted(set(versions))
-    made.begin([FileProgress("f", 7)], 7)
-    made.update(made.files[0], 7, State.DOWNLOADING, 1.0)
-    assert made.version == versions[-1]
 
 
 def test_verification_is_told_from_downloading_by_the_files() -> None:

@@ -203,7 +203,8 @@ async def test_a_429_without_retry_after_is_waited_out_as_its_rate_limit_says(
         with pytest.raises(WantdError) as caught:
             await source.locate(ask(REPO, COMMIT), WEIGHTS)
         assert (caught.value.code, caught.value.retryable) == (Code.RATE_LIMITED, True)
-        assert caught.value.retry_after_s == pytest.approx(142, abs=5)
+        assert caught.value.retry_after_s is not None
+        assert 60 < caught.value.retry_after_s <= 142  # t and a second more
 
 
 @pytest.mark.parametrize("name", [README, WEIGHTS])

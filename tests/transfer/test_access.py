@@ -148,7 +148,7 @@ class Fetching:
 
 @pytest.fixture
 def fetching(bench: Make, tmp_path: Path) -> Fetching:
-    return Fetching(bench(b"", stall_timeout_s=0.3).engine, tmp_path)
+    return Fetching(bench(b"", stall_timeout_s=0.3, connections=4).engine, tmp_path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 50_000, SIZE])
