@@ -82,7 +82,8 @@ def test_the_progress_file_that_the_protocol_shows_has_the_keys_of_a_real_one(
     shown = json.loads(block[1])
     with make_agent() as agent:
         agent.drop("qwen3", "qwen3")
-        real = agent.ready("qwen3")
+        agent.ready("qwen3")
+        real = agent.progress("qwen3") or {}
     assert list(shown) == list(real)
     assert list(shown["models"][0]) == list(real["models"][0])
     assert list(shown["models"][0]["files"][0]) == list(real["models"][0]["files"][0])
