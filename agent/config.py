@@ -67,6 +67,7 @@ class Proxy(Section, frozen=True):
 class Policy(Section, frozen=True):
     allow: str | list[str] = "catalog"
     formats: list[str] = []
+    code: Literal["warn", "require"] = "warn"
     unverified: Literal["refuse", "accept"] = "refuse"
 
 
