@@ -133,7 +133,7 @@ class App:
         # Who asks
         catalog = CatalogFile(lambda: catalog_path(live.config))
         await asyncio.to_thread(catalog.load)
-        bell = Bell(config.spool.dir, loop)
+        bell = Bell(loop)
         self.watcher = Watcher(config.spool.dir, bell, lambda: live.config.spool.watch)
         lookout = Lookout(bell, self.watcher, tickets, clock, lambda: live.config.spool)
         self.intake = Intake(
