@@ -79,7 +79,8 @@ class FakeHub:
     def _file(self, name: str) -> dict[str, Any]:
         data = self.files[name]
         lfs = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        return {"type": "file", "path": name, "rfilename": name, "size": len(data)} | ({"lfs": lfs} if self.hashed else {})
+        known = {"lfs": lfs} if self.hashed else {}
+        return {"type": "file", "path": name, "rfilename": name, "size": len(data)} | known
 
 
 class Agent:

@@ -78,8 +78,8 @@ class Desk:
         return ticket
 
     def _asking(self, ticket: Ticket, jobs: Sequence[Job]) -> Ticket:
-        ticket.want = Want((WantedModel("qwen3"),), labels={"team": "x"})
-        ticket.models = [(job.target.model, job.progress) for job in jobs]
+        ticket.want = Want(tuple(WantedModel(job.target.model) for job in jobs), labels={"team": "x"})
+        ticket.parts = jobs
         for job in jobs:
             job.add(ticket, 5)
         return ticket
@@ -200,6 +200,7 @@ async def test_a_flood_in_one_directory_keeps_no_other_waiting(desk: Desk) -> No
     desk.feed.changed(desk.watched(order.append, "other/a"))
     await desk.go()
     assert order.index(f"{desk.spool}/other/a.want") == 1
+    assert order[2] == f"{desk.spool}/flood/{2 * BATCH - 1}.want"  # nor does the newest wait for the oldest
 
 
 async def test_many_changes_of_one_want_before_it_is_written_are_one_file(desk: Desk) -> None:
