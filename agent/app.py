@@ -197,7 +197,7 @@ class App:
                 logger.warning("{} has changed; restart the agent to apply it", key)
             self.agent_report.restart_needed = refused
             await self.upkeep.check_catalog()
-            await self.upkeep.tell()
+            await self.upkeep.rescan()  # under the watch and at the pace that are configured now; tells, too
             logger.info("configuration reloaded")
             self._supervisor.note = ""
         except ConfigError as error:
@@ -232,6 +232,8 @@ class App:
                 await asyncio.to_thread(self.watcher.stop)
         except TimeoutError:
             logger.warning("stopping took over {:.0f} s; leaving what hangs to the next start", STOP_S)
+        if self._spool_lock:
+            self._spool_lock.release()  # nothing of this agent writes to the spool any more
         for service in services:
             if service.done() and not service.cancelled() and (error := service.exception()):
                 raise WantdError(Code.INTERNAL, f"a service died: {error}", "see the log") from error
