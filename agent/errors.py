@@ -71,8 +71,8 @@ class Exit(IntEnum):
 class WantdError(Exception):
     """Anything that goes wrong for a want: code, message with values, hint, and where it happened.
 
-    `retry_after_s` is what a server asked for, in seconds; `model` and `file` are filled in on the way up by
-    whoever knows them. Never holds a token or a signed URL: the text goes to files that everybody may read.
+    `retry_after_s` is what a server asked for, in seconds; `model` and `file` are filled in on the way up where
+    they are known. Never holds a token or a signed URL: the text goes to files that every user may read.
 
     100,000 wants may hold one each, so it is kept small: slots, and hints that are equal are one string.
     """

@@ -1,4 +1,4 @@
-"""What a `.progress` file says (docs/protocol.md): values in, JSON out."""
+"""The content of a `.progress` file (docs/protocol.md): values in, JSON out."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ModelProgress:
     commit: str | None = None
     state: State = State.QUEUED
     source: str | None = None
-    source_why: str | None = None  # what the sources before this one answered
+    source_why: str | None = None  # why the sources before this one were passed over
     verified: bool | None = None  # whether every file had a hash to hold against; None until that is known
     path: str | None = None
     files: list[FileProgress] = field(default_factory=list)
@@ -99,7 +99,7 @@ class ModelProgress:
         file.bytes_done, file.state = done, state
         marks = self._marks = deque() if self._marks is None else self._marks
         if marks and self.bytes_done < marks[-1][1]:
-            marks.clear()  # bad ranges were dropped: the rate starts anew
+            marks.clear()  # bad ranges were dropped: measure the rate from here
         if marks and now - marks[-1][0] < RATE_STEP_S:
             return
         marks.append((now, self.bytes_done))

@@ -19,7 +19,7 @@ _MAX_DOUBLINGS = 32  # 2**32 s is past every ceiling; keeps the power a small nu
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Bounds in seconds; `attempts` is how many failures in a row are borne, None for any number."""
+    """Bounds in seconds; `attempts` is how many failures in a row are allowed, None for any number."""
 
     min_s: float = 1.0
     max_s: float = 300.0
@@ -66,7 +66,7 @@ DOWN_MAX_S = 30.0  # and twice as long with each probe that fails, up to this; n
 LOCATION_STRIKES = 3  # locations of one source that may fail in a row for one file before the next source is asked
 # A fallback that gave a file with another hash has another version of it: not to be fetched again at each retry.
 WRONG_FILE_S = 3600.0
-UNUSABLE_FILE_S = 60.0  # the same for one that gave nothing usable at all, which is found out without its bytes
+UNUSABLE_FILE_S = 60.0  # the same for one that gave nothing usable, which is found out without its bytes
 MANIFEST_S = 60.0  # a load balancer's manifest is asked for again after so long: once for the files of one model
 REPORT_CONNECT_S = 2.0  # a progress report to the load balancer is worth little, and the next one comes in seconds
 REPORT_S = 3.0  # the same for its response
@@ -108,6 +108,7 @@ LOCK_POLL_S = 0.25  # portalocker's own interval; a waiter starts at most this l
 CATALOG_CHECK_S = 2.0  # an editor's save takes effect while its author watches
 DISK_CHECK_S = 5.0  # a statvfs; a person who makes room sees the download continue
 SWEEP_S = 3600.0  # partials expire after days: once an hour is often enough
+WATCH_CHECK_S = 2.0  # the thread behind the spool's watch may have died: one look at a flag
 SLOTS_CHECK_S = 1.0  # a larger transfer.jobs takes effect
 BALANCER_S = 2.0  # a person who watches a dashboard sees it move
 BALANCER_AGAIN_S = 30.0  # the same is reported again after so long: the balancer may have been restarted

@@ -156,13 +156,19 @@ class Intake:
 
     def _touched(self, ticket: Ticket, now: datetime) -> bool:
         """A want was written again with the same content. True when all of it has to be begun again."""
+        if ticket.want is None:
+            return False  # the same bytes are wrong in the same way
         if ticket.state is not State.FAILED:
             for job in _jobs(ticket):
                 self._board.retry_now(job)
             return False
+        jobs = _jobs(ticket)
         self._release(ticket)
         ticket.retry(now)
-        return ticket.want is not None
+        for job in jobs:
+            if job.wanted_by:  # by others too, who keep a job that has failed
+                self._board.retry_now(job)
+        return True
 
     async def _begin_all(self, tickets: list[Ticket]) -> None:
         due = [(ticket, ticket.want) for ticket in tickets if ticket.want and not self._not_yet(ticket)]

@@ -178,4 +178,4 @@ def _flush(downloads: Sequence[Download]) -> None:
 
 
 def _ignore(_: object) -> None:
-    """The future's result is told by other ways."""
+    """The result of the future is reported in other ways."""

@@ -24,7 +24,7 @@ from agent.transfer.rate import Bucket
 from agent.transfer.verify import crc32
 
 CHUNK = 256 * 1024  # bytes; stays in the core's L2 cache between receive, checksum and write
-UNKNOWN_MAX = 128 * 1024**3  # bytes of a file whose size no listing told; the largest single model file has 50 GB
+UNKNOWN_MAX = 128 * 1024**3  # bytes of a file whose size no listing gives; the largest single model file has 50 GB
 
 
 class _OtherShape(Exception):
@@ -141,7 +141,7 @@ class Reader:
             if download.grid is None and body.size is not None:
                 self._learn(download, body.size)
                 if body.size > SPAN_FIRST and body.ranges:
-                    raise _OtherShape  # this request has told the size; now many lanes can help
+                    raise _OtherShape  # this request was for the size; now many lanes can help
                 with download.lock:
                     assert download.grid is not None  # noqa: S101  learned
                     piece.index, piece.last = download.grid.take_all() or (0, download.grid.count)

@@ -122,8 +122,8 @@ def test_an_unwritable_place_beside_a_want_is_said_by_status(agent: AgentProcess
     (agent.spool / f"{too_long}.want").write_text("qwen3")
     (agent.spool / f"{fits}.want").write_text("qwen3")
     agent.ready(fits)
-    wait_until(lambda: (agent.store / "qwen3" / ".wantd.json").exists(), "it is carried out all the same")
-    wait_until(lambda: "no progress file beside" in agent.log(), "the log says so")
+    wait_until(lambda: (agent.store / "qwen3" / ".wantd.json").exists(), "it is downloaded all the same")
+    wait_until(lambda: "cannot write the progress file of" in agent.log(), "the log says so")
     said = json.loads(agent.wantd("status", "--json").stdout)
     [unanswered] = [want for want in said["wants"] if want["state"] == "unanswered"]
     assert "too long" in unanswered["why"]

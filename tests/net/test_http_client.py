@@ -153,7 +153,7 @@ async def test_a_server_that_dawdles_is_left(serve_raw: ServeRaw, first: bytes, 
     async with Http(AddressRule(True), HostBudgets(), limits=limits) as http:
         error = await failure(http.get(await serve_raw(talk) + "?secret"))
     assert (error.code, error.retryable) == (Code.HUB_UNREACHABLE, True)
-    assert "no answer in time" in error.message
+    assert "no response in time" in error.message
 
 
 async def test_a_connection_cut_in_the_middle_is_passing(http: Http, serve_raw: ServeRaw) -> None:
@@ -276,7 +276,7 @@ async def test_a_certificate_that_nobody_signed_is_said(http: Http, tmp_path: Pa
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001"])
 async def test_an_address_inside_is_not_connected_to_however_it_is_written(serve_raw: ServeRaw, host: str) -> None:
     async def talk(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
-        raise AssertionError("nobody should have come here")
+        raise AssertionError("no request should have come here")
 
     port = (await serve_raw(talk)).rpartition(":")[2]
     async with Http(AddressRule(False, "https://huggingface.co"), HostBudgets()) as http:
@@ -291,7 +291,7 @@ async def test_no_socket_is_made_for_a_refused_address_whatever_led_there(serve_
             """Lets every literal pass, so that only the gate at the socket is left."""
 
     async def talk(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
-        raise AssertionError("nobody should have come here")
+        raise AssertionError("no request should have come here")
 
     async with Http(Forgetful(False), HostBudgets()) as http:
         error = await failure(http.get(await serve_raw(talk)))

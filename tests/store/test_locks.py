@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
+import msgspec
 import pytest
 
+from agent.core import waits
 from agent.errors import Code, WantdError
 from agent.store.layout import Layout
 from agent.store.locks import CONTENT_BYTES, Holder, Lock, Locks, boot_id, read_holder
@@ -72,12 +74,7 @@ def test_a_waiter_reads_who_holds_it_and_how_far_that_is(processes: ForkServerCo
     assert holder is not None and holder.pid == process.pid
     assert (holder.host, holder.progress) == (locks.host, 0.4213)
     assert holder.since and holder.heartbeat and holder.since <= holder.heartbeat
-    assert holder.to_json() == {
-        "pid": process.pid,
-        "host": locks.host,
-        "since": holder.since,
-        "progress": 0.4213,
-    }
+    assert holder.shown() == waits.Holder(process.pid, locks.host, holder.since, 0.4213)
     assert str(process.pid) in str(holder)
     talk.send("release")
     process.join()
@@ -207,7 +204,7 @@ def test_whatever_a_lock_file_says_can_be_shown(data: bytes, path: str) -> None:
     holder = read_holder(path)
     assert holder is None or isinstance(holder, Holder)
     if holder:
-        json.dumps(holder.to_json())
+        msgspec.json.encode(holder.shown())
         assert str(holder)
 
 

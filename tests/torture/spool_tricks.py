@@ -127,7 +127,7 @@ def planted_progress(root: Path) -> None:
         for name in ("x", "gone", "f"):
             answer = agent.spool / f"{name}.progress"
             wait_until(lambda answer=answer: not answer.is_symlink() and answer.is_file() and ready(answer), name)
-        wait_until(lambda: "no progress file beside" in agent.log(), "the log says why there is none")
+        wait_until(lambda: "cannot write the progress file of" in agent.log(), "the log says why there is none")
         assert victim.read_text() == SECRET
         assert not (root / "nothing").exists()
         assert (agent.spool / "d.progress").is_dir()
@@ -206,7 +206,9 @@ def names(root: Path) -> None:
             return all(ready(spool + b"/" + name + b".progress") for name in answerable)
 
         wait_until(all_ready, "all are ready")
-        wait_until(lambda: "no progress file beside" in agent.log(), "the one without a place for its answer is told")
+        wait_until(
+            lambda: "cannot write the progress file of" in agent.log(), "the one without a place for its answer is told"
+        )
         good_is_served(agent)
         log = agent.log_path.read_bytes()
         assert not any(byte in log for byte in (b"\x1b", b"\x07", "\u202e".encode(), b"\xff")), "raw text in the log"

@@ -15,7 +15,7 @@ import pytest
 
 from agent.disk import TEMP_PREFIX
 from agent.errors import Code, WantdError
-from agent.net.client import JSON_MARKS, Answer
+from agent.net.client import JSON_MARKS, Response
 from agent.spool.watcher import HINTS_MAX, Bell
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
@@ -76,9 +76,9 @@ async def test_a_flood_in_one_directory_drowns_no_hint_about_another(tmp_path: P
 
 
 def test_json_that_takes_twenty_times_its_size_in_memory_is_refused() -> None:
-    answer = Answer(200, "http://hub/api", {}, b"[" + b"[]," * JSON_MARKS + b"0]")
+    response = Response(200, "http://hub/api", {}, b"[" + b"[]," * JSON_MARKS + b"0]")
     with pytest.raises(WantdError) as caught:
-        answer.json()
+        response.json()
     assert caught.value.code is Code.HUB_PROTOCOL
 
 

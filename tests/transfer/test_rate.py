@@ -51,7 +51,7 @@ def test_a_higher_cap_takes_effect_at_once() -> None:
 
 
 def run(tuner: Tuner, seconds: float, rate_of: float, most: float, start: float = 0.0, received: int = 0) -> int:
-    """Let time pass where each connection brings `rate_of` bytes per second, and all together at most `most`."""
+    """Let time pass where each connection gives `rate_of` bytes per second, and all together at most `most`."""
     now = start
     while now < start + seconds:
         now += MEASURE_S
