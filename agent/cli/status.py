@@ -58,5 +58,4 @@ def _print(status: Status, everything: bool) -> None:
     listed = Counter(str(want["state"]) for want in status.wants)
     left = [f"{count - listed[state]} {state}" for state, count in status.counts.items() if count > listed[state]]
     if left:
-        more = " more" if status.wants else ""
-        print(f"  {', '.join(left)}{more}; list them with --all")
+        print(f"  not shown: {', '.join(left)}; list them with --all")
