@@ -94,6 +94,11 @@ class Lookout:
         unanswered, self._unanswered = self._unanswered, []
         return Look(self._queue.take(BATCH), unanswered)
 
+    @property
+    def is_scanning(self) -> bool:
+        """Whether a scan is on its way."""
+        return self._scanning is not None and not self._scanning.done()
+
     def look_again(self, path: str) -> None:
         """The want is still being written: look at it once it has been unchanged for long enough."""
         self._later[path] = self._clock.monotonic() + QUIET_S
