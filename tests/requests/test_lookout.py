@@ -51,6 +51,8 @@ class Post:
         while not set(expected) <= set(found):
             assert time.monotonic() < deadline, (found, expected)
             found += await self._next()
+        while self.lookout.is_scanning:  # no time may pass meanwhile: it would count as the scan's own
+            found += await self._next()
         return found
 
     async def scan(self) -> list[str]:
