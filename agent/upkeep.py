@@ -11,8 +11,9 @@ from loguru import logger
 from agent.clock import Clock
 from agent.config import Live
 from agent.core.retention import expired
-from agent.core.retry import BALANCER_S, CATALOG_CHECK_S, DISK_CHECK_S, SLOTS_CHECK_S, SWEEP_S
+from agent.core.retry import BALANCER_S, CATALOG_CHECK_S, DISK_CHECK_S, SLOTS_CHECK_S, SWEEP_S, WATCH_CHECK_S
 from agent.jobs.board import Board
+from agent.jobs.losses import Losses
 from agent.jobs.slots import Slots
 from agent.reports.balancer import BalancerReports
 from agent.reports.progress_files import ProgressFiles
@@ -39,6 +40,7 @@ class Upkeep:
     intake: Intake
     lookout: Lookout
     board: Board
+    losses: Losses
     slots: Slots
     progress_files: ProgressFiles
     agent_report: AgentReport
@@ -49,6 +51,7 @@ class Upkeep:
         every, live = self.clock.every, self.live
         every("clear stale locks", lambda: live.config.scheduler.reap_s, self.reap)
         every("rescan the spool", lambda: live.config.scheduler.rescan_s, self.rescan)
+        every("check the watch on the spool", lambda: WATCH_CHECK_S, self.lookout.check_watch)
         every("heartbeats of locks", lambda: live.config.locks.heartbeat_s, self.beat)
         every("resume what waits for disk space", lambda: DISK_CHECK_S, self.board.resume_for_room)
         every("remove old partials", lambda: SWEEP_S, self.sweep)
@@ -72,6 +75,7 @@ class Upkeep:
             await asyncio.to_thread(self.layout.create)
         await self.lookout.rescan()
         self.progress_files.retry_unwritable()
+        await asyncio.to_thread(self.losses.ensure, list(self.board.jobs))
         await self.board.recheck()
         await self.tell()
 

@@ -13,14 +13,16 @@ from typing import Any, Protocol
 
 import orjson
 
-from agent.cli.text import how_it_goes, is_alive
+from agent.cli.text import how_it_goes
 from agent.config import load, process_environment
 from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
 from agent.disk import atomic_write
 from agent.errors import Code, Exit, WantdError
+from agent.reports.status import agent_of
+from agent.store.layout import Layout
 
 POLL_S = 0.05  # a stat of one small file; quicker than people see
-SILENCE_S = 3.0  # an agent answers within 0.1 s: after this there is none
+SILENCE_S = 3.0  # an agent answers within 0.1 s: after this there is none, or it is stuck
 FINAL = ("ready", "failed")
 
 
@@ -145,7 +147,7 @@ def call(arguments: argparse.Namespace) -> int:
         return Exit.OK
     display: Display = Bars() if sys.stderr.isatty() else Lines()
     try:
-        _follow(watches, display, arguments.timeout, config.spool.dir)
+        _follow(watches, display, arguments.timeout, config.spool.dir, config.store.dir)
     except KeyboardInterrupt:
         display.close()
         return _interrupted(watches, arguments.cancel_on_interrupt)
@@ -172,8 +174,10 @@ def _drop(spool: str, model: str, arguments: argparse.Namespace) -> Watch:
         os.makedirs(spool, exist_ok=True)
         with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
             if file.read(len(data) + 1) == data:
-                with contextlib.suppress(PermissionError):
+                try:
                     os.utime(path)
+                except PermissionError:
+                    before = None  # another user's: it is not tried again, so that its failure is news
                 return Watch(model, path, before)
         atomic_write(path, data, mode=0o666)  # less the umask, like any file that a user creates
     except OSError as error:
@@ -191,7 +195,7 @@ def _updated_at(want_path: str) -> str | None:
     return watch.answer.get("updated_at") if watch.answer else None
 
 
-def _follow(watches: list[Watch], display: Display, timeout: float | None, spool: str) -> None:
+def _follow(watches: list[Watch], display: Display, timeout: float | None, spool: str, store: str) -> None:
     began = time.monotonic()
     complained = False
     while True:
@@ -205,16 +209,14 @@ def _follow(watches: list[Watch], display: Display, timeout: float | None, spool
             return
         if waited > SILENCE_S and not complained:
             complained = True
-            if any(not _is_answered(watch) for watch in watches):
+            if not agent_of(spool, Layout(store)).running:
                 display.note(
                     f"no agent answers in {spool}: start one with `wantd run`, or point WANTD_SPOOL__DIR to the spool "
                     "of the one that runs; still waiting"
                 )
+            elif any(watch.answer is None for watch in watches):
+                display.note(f"the agent of {spool} has not answered yet; see `wantd logs`; still waiting")
         time.sleep(POLL_S)
-
-
-def _is_answered(watch: Watch) -> bool:
-    return watch.answer is not None and (watch.final or is_alive(watch.answer.get("agent") or {}))
 
 
 def _interrupted(watches: list[Watch], cancel: bool) -> int:

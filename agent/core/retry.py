@@ -108,6 +108,7 @@ LOCK_POLL_S = 0.25  # portalocker's own interval; a waiter starts at most this l
 CATALOG_CHECK_S = 2.0  # an editor's save takes effect while its author watches
 DISK_CHECK_S = 5.0  # a statvfs; a person who makes room sees the download continue
 SWEEP_S = 3600.0  # partials expire after days: once an hour is often enough
+WATCH_CHECK_S = 2.0  # the thread behind the spool's watch may have died: one look at a flag
 SLOTS_CHECK_S = 1.0  # a larger transfer.jobs takes effect
 BALANCER_S = 2.0  # a person who watches a dashboard sees it move
 BALANCER_AGAIN_S = 30.0  # the same is reported again after so long: the balancer may have been restarted
