@@ -1,7 +1,7 @@
 """What is wanted, moving, ready and failed: from the spool and the store alone, with or without a running agent.
 
 The agent leaves one small file in the store, beside its lock on the spool: who serves the spool, which wants it could
-not answer, which changed settings wait for a restart. Whether it runs is what the lock says, not the file.
+write no progress file for, which changed settings wait for a restart. Whether it runs, the lock says, not the file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from agent.store.locks import process_start
 
 UNANSWERED_MOST = 100  # wants without a progress file that the agent's file names
 HEAD_BYTES = 512  # of a progress file: its state is among the first lines
-ANSWER_S = 5.0  # a want without an answer for this long has a reason that people want to know
+ANSWER_S = 5.0  # a want without a progress file for this long has a reason that people want to know
 _SETTLED = re.compile(rb'\A\{\s*"schema": 1,\s*"want": "(?:[^"\\]|\\.)*",\s*"state": "(ready)"')
 
 
@@ -120,7 +120,7 @@ def agent_of(spool: str, layout: Layout) -> AgentState:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`wants` are those that move, wait, failed or have no answer, and the ready ones where `everything` was asked for.
+    """`wants` are those that move, wait, failed or have no progress file; with `everything` the ready ones as well.
 
     `counts` is over all of them.
     """
