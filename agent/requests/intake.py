@@ -162,7 +162,7 @@ class Intake:
             for job in _jobs(ticket):
                 self._board.retry_now(job)
             return False
-        jobs = self._jobs.get(ticket, [])
+        jobs = _jobs(ticket)
         self._release(ticket)
         ticket.retry(now)
         for job in jobs:
