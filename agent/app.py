@@ -37,6 +37,7 @@ from agent.spool.watcher import Bell, Watcher
 from agent.state.feed import Feed
 from agent.state.job import Job
 from agent.state.ticket import Ticket
+from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Lock, Locks, read_holder
@@ -111,6 +112,7 @@ class App:
 
         # Who works
         locks, inventory = Locks(), Inventory(layout)
+        self.view = HubView(config.store.hub_cache, layout, inventory, modes)
         space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
@@ -120,6 +122,7 @@ class App:
             files=files,
             layout=layout,
             inventory=inventory,
+            view=self.view,
             space=space,
             slots=slots,
             waits=waits,
@@ -152,6 +155,7 @@ class App:
             clock=clock,
             layout=layout,
             inventory=inventory,
+            view=self.view,
             locks=locks,
             catalog=catalog,
             intake=self.intake,
@@ -221,6 +225,7 @@ class App:
         writer, *others = services  # progress files last: they say what the others still have to say
         for task in others:
             task.cancel()
+        self.view.close()
         try:
             async with asyncio.timeout(STOP_S):
                 await asyncio.gather(*others, return_exceptions=True)

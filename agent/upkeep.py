@@ -20,6 +20,7 @@ from agent.reports.status import AgentReport
 from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
+from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Locks
@@ -34,6 +35,7 @@ class Upkeep:
     clock: Clock
     layout: Layout
     inventory: Inventory
+    view: HubView
     locks: Locks
     catalog: CatalogFile
     intake: Intake
@@ -49,6 +51,7 @@ class Upkeep:
         every, live = self.clock.every, self.live
         every("clear stale locks", lambda: live.config.scheduler.reap_s, self.reap)
         every("rescan the spool", lambda: live.config.scheduler.rescan_s, self.rescan)
+        every("mend the view", lambda: live.config.scheduler.rescan_s, self.mend_view)
         every("heartbeats of locks", lambda: live.config.locks.heartbeat_s, self.beat)
         every("resume what waits for disk space", lambda: DISK_CHECK_S, self.board.resume_for_room)
         every("remove old partials", lambda: SWEEP_S, self.sweep)
@@ -56,6 +59,7 @@ class Upkeep:
         every("hand out new slots", lambda: SLOTS_CHECK_S, self.hand_out_slots)
         every("report to the load balancer", lambda: BALANCER_S, self.balancer.tell)
         self.clock.after("clear what a crash left", 0.0, self.reap)
+        self.clock.after("mend the view at the start", 0.0, self.mend_view)
         self.clock.after("remove old partials at the start", 1.0, self.sweep)
 
     async def reap(self) -> None:
@@ -74,6 +78,10 @@ class Upkeep:
         self.progress_files.retry_unwritable()
         await self.board.recheck()
         await self.tell()
+
+    async def mend_view(self) -> None:
+        """Make the view of the store in the Hub's cache layout what it should be: readers change it, and models go."""
+        await asyncio.to_thread(self.view.mend)
 
     async def tell(self) -> None:
         """Keep the agent's file true."""

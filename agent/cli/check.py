@@ -16,6 +16,7 @@ from agent.core.catalog import parse_catalog
 from agent.core.words import size
 from agent.errors import Code, Exit, WantdError
 from agent.reports.status import agent_of
+from agent.store.hub_view import obstacle
 from agent.store.layout import Layout
 from agent.store.locks import Locks
 
@@ -45,7 +46,7 @@ def call(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, environ)
     file = arguments.config or find_file(environ)
     findings = [Finding(GOOD, "configuration", file or "none: the defaults and the environment")]
-    looks: list[Callable[[Config], Iterator[Finding]]] = [_catalog, _spool, _store, _disk, _face]
+    looks: list[Callable[[Config], Iterator[Finding]]] = [_catalog, _spool, _store, _view, _disk, _face]
     for look in looks:
         findings += look(config)
     if not arguments.no_network:
@@ -111,6 +112,17 @@ def _store(config: Config) -> Iterator[Finding]:
     else:
         mend = "put the store on a file system with working flock(2), or let one agent only use it"
         yield Finding(WARNING, "locks", "flock does not exclude on this file system", mend)
+
+
+def _view(config: Config) -> Iterator[Finding]:
+    hub = config.store.hub_cache
+    if not hub:
+        yield Finding(GOOD, "view", "none: store.hub_cache is empty")
+    elif why := obstacle(Layout(config.store.dir), hub):
+        mend = "set store.hub_cache to a writable directory on the store's file system, or to an empty string"
+        yield Finding(WARNING, "view", f"{hub} is not made: {why}", mend)
+    else:
+        yield Finding(GOOD, "view", f"{hub}: programs find the models by name with HF_HUB_CACHE={hub} HF_HUB_OFFLINE=1")
 
 
 def _disk(config: Config) -> Iterator[Finding]:
