@@ -27,7 +27,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -319,19 +319,19 @@ class HubView:
         return lock
 
 
-def obstacle(layout: Layout, root: str) -> str | None:
+def obstacle(layout: Layout, root: str, link: Callable[[str, str], None] = os.link) -> str | None:
     """Why there can be no view of the store at `root`, in words; None where there can be one.
 
     Found out by trying, in `root` or the nearest directory above it that exists: two mounts of one file system cannot
-    be linked across either.
+    be linked across either. `link` is link(2).
     """
     name, second = (f"{TEMP_PREFIX}{os.urandom(8).hex()}{TEMP_SUFFIX}" for _ in range(2))
     while not os.path.isdir(root) and root not in ("", "/"):
         root = os.path.dirname(root)
-    source, link, symbolic = f"{layout.locks}/{name}", f"{root}/{name}", f"{root}/{second}"
+    source, linked, symbolic = f"{layout.locks}/{name}", f"{root}/{name}", f"{root}/{second}"
     try:
         os.close(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        os.link(source, link)
+        link(source, linked)
         os.symlink(name, symbolic)
     except OSError as error:
         if error.errno == errno.EXDEV:
@@ -341,7 +341,7 @@ def obstacle(layout: Layout, root: str) -> str | None:
         where = error.filename2 or error.filename
         return f"cannot write {show(str(where), 300)}: {error.strerror}"
     finally:
-        for path in (source, link, symbolic):
+        for path in (source, linked, symbolic):
             with contextlib.suppress(OSError):
                 os.unlink(path)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import stat
@@ -418,6 +419,15 @@ def test_on_another_file_system_it_is_not_made_and_the_reason_is_given(
     assert_whole(layout, PLAIN)
     open_view(layout, f"{os.path.dirname(layout.root)}/hub").mend()  # and it can move back
     assert os.listdir(elsewhere) == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_named_as_such(number: int, layout: Layout, hub: str) -> None:
+    def refuse(source: str, path: str) -> None:
+        raise OSError(number, os.strerror(number), source, None, path)
+
+    assert obstacle(layout, hub, refuse) == "its file system has no hard or symbolic links"
+    assert not [path for path in everything(os.path.dirname(layout.root)) if TEMP_PREFIX in path]
 
 
 def test_a_file_in_the_place_of_the_view_is_left_alone(layout: Layout, hub: str) -> None:
