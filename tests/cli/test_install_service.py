@@ -13,6 +13,9 @@ from agent.cli.install_service import install
 from agent.cli.uninstall_service import uninstall
 from agent.config import load, shipped
 from agent.errors import ConfigError, Exit
+from agent.store.hub_view import HubView
+from agent.store.inventory import Inventory
+from tests.store.builders import MODES, Model, assert_whole, make_layout
 
 PROGRAM = "/opt/somewhere/bin/wantd"
 
@@ -105,6 +108,17 @@ def test_what_was_installed_is_taken_away_again(tmp_path: Path, said: list[str],
     assert set(contents(tmp_path)) == {str(path.relative_to(tmp_path)) for path in kept}
     uninstall(image(tmp_path, said), Places.of_host())
     assert "not there  /etc/wantd/config.toml" in said
+
+
+def test_the_view_goes_with_the_service_and_the_models_stay(tmp_path: Path, said: list[str], places: Places) -> None:
+    layout = make_layout(f"{tmp_path}/.llmlb/models")
+    model = Model()
+    HubView(f"{tmp_path}/.llmlb/hub", layout, Inventory(layout), MODES).show(model.publish(layout).record)
+    assert (tmp_path / ".llmlb/hub/models--org--name/refs/main").exists()
+    uninstall(Host(said.append, run=Commands()), places)
+    assert_whole(layout, model)
+    assert list((tmp_path / ".llmlb/hub").iterdir()) == [tmp_path / ".llmlb/hub/CACHEDIR.TAG"]
+    assert not Path(layout.view).exists()
 
 
 @pytest.mark.parametrize(("version", "there"), [(252, False), (254, True)])
