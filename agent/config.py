@@ -1,6 +1,6 @@
 """The configuration: frozen sections with their defaults, from TOML and the environment (docs/configuration.md).
 
-Order for each key: `WANTD_SECTION__KEY`, the file, what other programs' variables say (`HF_ENDPOINT`, `LLMLB_URL`,
+Order for each key: `WANTD_SECTION__KEY`, the file, variables of other programs (`HF_ENDPOINT`, `LLMLB_URL`,
 `XLLM_MODELS_DIR`, …), the default below. `config/wantd.toml` documents every key; a test holds the two together.
 """
 
@@ -21,7 +21,7 @@ from agent.core.names import show
 from agent.core.schema import build, nearest
 from agent.errors import ConfigError
 
-# Ten years: as good as without end; timers of the kernel and of libraries overflow not far above.
+# Ten years, as good as no limit: timers of the kernel and of libraries overflow not far above.
 SECONDS_MAX = 315_360_000.0
 Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX)]
 Count = Annotated[int, Meta(ge=1)]
@@ -142,7 +142,7 @@ SECTIONS: dict[str, type[Section]] = {field.name: field.type for field in msgspe
 PREFIX = "WANTD_"
 SYSTEM_FILE = "/etc/wantd/config.toml"
 
-# Variables of other programs that stand in for a key that is not set, first one first.
+# Variables of other programs that count where a key is not set, the first one first.
 _FOREIGN = {
     ("store", "dir"): ("XLLM_MODELS_DIR", "LLM_MODELS_DIR"),
     ("hub", "endpoint"): ("HF_ENDPOINT", "HF_BASE_URL"),
@@ -195,7 +195,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
 
 
 def catalog_path(config: Config) -> str:
-    """The catalogue in force: the configured one, else the one that ships with the package or the checkout."""
+    """The catalog in force: the configured one, else the one that ships with the package or the checkout."""
     if config.catalog.path:
         return config.catalog.path
     return shipped("supported_models.json")
@@ -330,5 +330,5 @@ def _normal(config: Config, problems: list[str]) -> Config:
 
 
 def process_environment() -> Mapping[str, str]:
-    """The environment of this process; commands hand it down, nothing below reads it by itself."""
+    """The environment of this process; commands hand it down, and nothing below reads it directly."""
     return os.environ

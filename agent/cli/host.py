@@ -1,6 +1,6 @@
-"""Changes to the host, each reported as it is made: what `install-service` and `uninstall-service` share.
+"""Changes to the host, each reported as it is made: shared by `install-service` and `uninstall-service`.
 
-Every change checks first whether it is needed, so that both commands can be run again. With `dry_run` none is made.
+Every change is made only where it is needed, so both commands can be repeated. With `dry_run` none is made.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Host:
         if old == text:
             self.say(f"unchanged  {path}")
         elif old is not None and keep:
-            self.say(f"kept       {path}, which is yours")
+            self.say(f"kept       {path} (yours)")
         elif self._does("write", "wrote", path):
             with _problems(path):
                 os.makedirs(os.path.dirname(self.at(path)), mode=0o755, exist_ok=True)
@@ -169,5 +169,5 @@ def _problems(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "; run it as root, or install a service of your own with --user" if os.geteuid() else ""
+        hint = "; run as root, or add --user to install a service for yourself" if os.geteuid() else ""
         raise ConfigError([f"cannot change {path}: {error.strerror}{hint}"]) from None

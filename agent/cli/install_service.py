@@ -19,8 +19,8 @@ WRITABLE = ("/var/lib/wantd", "/var/spool")  # by StateDirectory= and ReadWriteP
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Whose service, and whether to change anything."""
-    parser.add_argument("--user", action="store_true", help="install a service of this user, not of the host")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
+    parser.add_argument("--user", action="store_true", help="install a service for this user, not for the host")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, change nothing")
     parser.add_argument("--root", default="", metavar="DIR", help="install into the host image below DIR")
 
 
@@ -54,11 +54,11 @@ def install(host: Host, places: Places, program: str, config: str | None) -> Non
     if not host.root:
         host.command(*places.systemctl, "daemon-reload")
     control = " ".join(places.systemctl)
-    host.say(f"\nstart it, now and at each boot:   {control} enable --now wantd")
+    host.say(f"\nstart it now and at each boot:    {control} enable --now wantd")
     if places.sysusers:
-        host.say("let a user write wants:           usermod -aG wantd-producers NAME")
+        host.say("let a user drop wants:            usermod -aG wantd-producers NAME")
     else:
-        host.say("run it while you are logged out:  loginctl enable-linger")
+        host.say("keep it running after log-out:    loginctl enable-linger")
 
 
 def _system(host: Host, places: Places, elsewhere: list[str], in_force: Config) -> None:
@@ -104,7 +104,7 @@ def _is_below(path: str, places: tuple[str, ...]) -> bool:
 
 def _paths_unit(paths: list[str]) -> str:
     quoted = " ".join('"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"' for path in paths)
-    why = "# The configuration puts spool or store elsewhere. Written by `wantd install-service`.\n"
+    why = "# Spool or store are outside the default directories. Written by `wantd install-service`.\n"
     return f"{why}\n[Unit]\nRequiresMountsFor={quoted}\n\n[Service]\nReadWritePaths={quoted}\n"
 
 
@@ -133,17 +133,17 @@ def executable() -> str:
 
 def _check(host: Host, places: Places, program: str) -> None:
     """Raise ConfigError if the host's service cannot see and run the program."""
-    mend = "install it where the service can see it: python3 -m venv /opt/wantd && /opt/wantd/bin/pip install wantd"
+    fix = "install it where the service can see it: python3 -m venv /opt/wantd && /opt/wantd/bin/pip install wantd"
     if any(character.isspace() or character in "%\"'\\$" for character in program):
-        raise ConfigError([f"{program!r}: a unit cannot hold this path; {mend}"])
+        raise ConfigError([f"{program!r}: a unit cannot hold this path; {fix}"])
     if places.sysusers is None:
         return
     problems = []
     for what, path in (("the program", program), ("its Python", os.path.realpath(sys.executable))):
         if place := next((place for place in HIDDEN if path.startswith(f"{place}/")), None):
-            problems.append(f"{what}, {path}, is in {place}, which services cannot see; {mend}")
+            problems.append(f"{what}, {path}, is in {place}, which services cannot see; {fix}")
         elif closed := _closed(path):
-            problems.append(f"{what}, {path}, is closed to other users by the mode of {closed}; {mend}")
+            problems.append(f"{what}, {path}, is closed to other users by the mode of {closed}; {fix}")
     if problems and host.dry_run:
         for problem in problems:
             host.say(f"problem    {problem}")

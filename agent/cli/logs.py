@@ -1,6 +1,6 @@
-"""What the agent's log looks like: one line an event, with no variable of the program in it.
+"""The format of the agent's log: one line an event, with no variable of the program in it.
 
-Three faces of one log: fields for journald, colours on a terminal, plain lines with the date to anything else.
+Fields for journald, colours on a terminal, plain lines with the date anywhere else.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ CREDENTIALS = ("/etc/credstore/hf_token", "/etc/credstore.encrypted/hf_token")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Whose service, and whether to change anything."""
-    parser.add_argument("--user", action="store_true", help="remove the service of this user, not of the host")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
+    parser.add_argument("--user", action="store_true", help="remove this user's service, not the host's")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, change nothing")
     parser.add_argument("--root", default="", metavar="DIR", help="uninstall from the host image below DIR")
 
 
@@ -45,7 +45,7 @@ def call(arguments: argparse.Namespace) -> int:
 def uninstall(host: Host, places: Places) -> None:
     """Stop the service and remove everything but models and wants. Raises ConfigError."""
     if os.geteuid() and places.sysusers and not host.dry_run:
-        raise ConfigError(["only root can remove the service of the host; to remove your own, add --user"])
+        raise ConfigError(["only root can remove the host's service; add --user to remove your own"])
     spool, store = _directories(host, places)
     if os.path.exists(host.at(places.unit)) and not host.root:
         host.command(*places.systemctl, "disable", "--now", "wantd.service")
@@ -59,7 +59,7 @@ def uninstall(host: Host, places: Places) -> None:
     if not host.root:
         host.command(*places.systemctl, "daemon-reload")
     if _is_served(host, spool, store):
-        host.say(f"left       {spool} and {store}: another agent serves them")
+        host.say(f"left       {spool} and {store}: another agent uses them")
     else:
         _tidy(host, places, spool, store)
     if places.sysusers and not host.root:

@@ -84,8 +84,8 @@ class PlainHttp:
 class Body(Protocol):
     """The bytes that one request gives, from `start` to `end` (exclusive; None: to the end of a file of unknown size).
 
-    `size` is the whole file's in bytes and `etag` names its version, None where this answer does not tell. An `etag` is
-    compared with others of this location only. `ranges` says whether parts of the file can be asked for.
+    `size` is the whole file's in bytes and `etag` names its version, None where they are not known. An `etag` is only
+    compared with others of this location. `ranges` says whether parts of the file can be asked for.
     """
 
     start: int

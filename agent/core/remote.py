@@ -1,4 +1,4 @@
-"""What a source tells about a model, and what the transfer engine is asked to bring. Plain values."""
+"""What a source knows of a model, and what the transfer engine is asked to download. Plain values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.core.names import RepoId, SafeName, StoreName
 from agent.errors import Code, WantdError
 
 # Bytes. Up to here a file comes in one request and is written in one step: faster than any journal, and two processes
-# that bring the same one for two models at the same moment do each other no harm.
+# that download the same one for two models at the same moment do each other no harm (transfer/small.py).
 SMALL_MAX = 1024 * 1024
 
 
@@ -19,8 +19,8 @@ class Query:
     """What sources are asked for: a repository at a revision, and what a load balancer needs to know it by.
 
     `revision` is a branch, tag or commit. `model` is the id under which a balancer has the model. `names` are files
-    that the catalogue names in this repository and `quant` what the reference asks for: with them a balancer's
-    `model.gguf` gets its own name back. `bound` says that the catalogue knows a hash, so no other version passes.
+    that the catalog names in this repository and `quant` what the reference asks for: with them a balancer's
+    `model.gguf` gets its own name back. `bound` says that the catalog knows a hash, so no other version passes.
     """
 
     repo: RepoId
@@ -47,7 +47,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All files of a repository at one commit, as one source told them. Names are checked, none collide.
+    """All files of a repository at one commit, as one source lists them. Names are checked, none collide.
 
     `commit` is the revision as it was asked for where the source cannot tell which commit that is. `because` says why
     the sources before this one were passed over, None where there was nothing to pass over.
@@ -89,7 +89,7 @@ OnBytes = Callable[[int, bool], None]
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """One file to bring to `part_path`, resuming from what `journal_path` vouches for.
+    """One file to download to `part_path`, resuming from what `journal_path` vouches for.
 
     `priority` runs 0 (first) to 9 (last). `label` is for logs and errors.
     """
@@ -110,7 +110,7 @@ class FetchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A complete, verified, synced partial. `verified` is False only where no hash was known at all."""
+    """A complete, verified, synced partial. `verified` is False only where no hash was known."""
 
     size: int
     sha256: str

@@ -19,7 +19,7 @@ _MAX_DOUBLINGS = 32  # 2**32 s is past every ceiling; keeps the power a small nu
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Bounds in seconds; `attempts` is how many failures in a row are borne, None for any number."""
+    """Bounds in seconds; `attempts` is how many failures in a row are allowed, None for any number."""
 
     min_s: float = 1.0
     max_s: float = 300.0
@@ -28,7 +28,7 @@ class Backoff:
     def delay(self, attempt: int, error: WantdError, random: float) -> float | None:
         """Seconds until the next try after failure number `attempt` (1 is the first) without progress between.
 
-        `random` is in [0, 1). None means give up: the error is not one that time mends, or there were enough. What a
+        `random` is in [0, 1). None means give up: the error is final, or there were enough. What a
         server asked for (`error.retry_after_s`) is never undercut, and spread upwards by the jitter of the first
         attempt, so that those it sent away do not come back in one moment.
         """
@@ -66,7 +66,7 @@ DOWN_MAX_S = 30.0  # and twice as long with each probe that fails, up to this; n
 LOCATION_STRIKES = 3  # locations of one source that may fail in a row for one file before the next source is asked
 # A fallback that gave a file with another hash has another version of it: not to be fetched again at each retry.
 WRONG_FILE_S = 3600.0
-UNUSABLE_FILE_S = 60.0  # the same for one that gave nothing usable at all, which is found out without its bytes
+UNUSABLE_FILE_S = 60.0  # the same for one that gave nothing usable, which is found out without its bytes
 MANIFEST_S = 60.0  # a load balancer's manifest is asked for again after so long: once for the files of one model
 REPORT_CONNECT_S = 2.0  # a progress report to the load balancer is worth little, and the next one comes in seconds
 REPORT_S = 3.0  # the same for its response

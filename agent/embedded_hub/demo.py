@@ -13,7 +13,7 @@ from agent.embedded_hub.gguf import gguf_chunks
 from agent.embedded_hub.repo import HubFile, Repo
 from agent.embedded_hub.server import EmbeddedHub
 
-REPO = "bartowski/Qwen_Qwen3-0.6B-GGUF"  # what the catalogue has for qwen3
+REPO = "bartowski/Qwen_Qwen3-0.6B-GGUF"  # what the catalog has for qwen3
 FILE = "Qwen_Qwen3-0.6B-Q4_K_M.gguf"
 README = "---\nlicense: apache-2.0\n---\n# Qwen3 0.6B\n\nMade by the embedded Hub: a real format, weights of noise.\n"
 

@@ -101,6 +101,8 @@ class Board:
         job.add(ticket, priority)
         state, runs = job.progress.state, job in self._runs
         if published and not runs and state is not State.READY:
+            if state is State.FAILED:
+                job.again()  # somebody else has put it there since
             self._ready(job, published)
         elif state is State.QUEUED and not runs:
             self._start(job)
@@ -186,7 +188,8 @@ class Board:
         """Cancel everything and wait until it has stopped; partials and store stay whole."""
         tasks = [task for _, task in self._runs.values()] + list(self._ending)
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():  # once is enough: a second time would cut off what it finishes first
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # The life of a job
@@ -225,6 +228,7 @@ class Board:
             job.log.info("{} ready after {:.1f} s: {}", job.target.model, seconds, published.path)
 
     def _ready(self, job: Job, published: Published) -> None:
+        self._clock.forget(_appointment(job))
         self._failures.pop(job, None)
         job.ready(published)
 
@@ -248,16 +252,16 @@ class Board:
             job.fail(error)
         else:
             log.warning("{}: {} ({}); retrying in {:.0f} s", job.target.model, error.message, error.code, delay)
-            job.progress.attempt += 1
             until = self._clock.now() + timedelta(seconds=delay)
             limited = error.code is Code.RATE_LIMITED
             self._park(job, ForRateLimit(until) if limited else ForRetry(until, error), delay)
 
     def _park(self, job: Job, wait: Wait, seconds: float | None) -> None:
         """Let the job wait: for `seconds`, or (None) until something starts it."""
-        job.wait(wait)
         if seconds is None:
+            job.wait(wait)
             return
+        job.retry(wait)
 
         async def resume() -> None:
             if job not in self._runs and job.wanted_by:

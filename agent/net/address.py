@@ -74,7 +74,7 @@ class AddressRule:
         try:
             public = is_public(ip)
         except ValueError:
-            raise _refused(host, ip, "it is no address") from None
+            raise _refused(host, ip, "it is not an address") from None
         if public:
             return
         address = embedded(ip)
@@ -106,6 +106,6 @@ def _host(url: str) -> str:
 def _refused(host: str, ip: str, why: str) -> WantdError:
     return WantdError(
         Code.HUB_PROTOCOL,
-        f"no connection is made to {show(host, 80)} at {show(ip, 60)}: {why}",
-        "a server named a host inside this network; where that is meant, set HF_ENDPOINT to the private mirror itself",
+        f"connection to {show(host, 80)} at {show(ip, 60)} not allowed: {why}",
+        "set HF_ENDPOINT to the private mirror itself, if it is meant: a server named a host inside this network",
     )

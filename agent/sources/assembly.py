@@ -9,6 +9,7 @@ from typing import Any
 from agent.config import Config, hub_token, proxy_key, report_url
 from agent.core.names import SafeName
 from agent.core.remote import Listing, Location, Query
+from agent.core.retry import REPORT_CONNECT_S, REPORT_S
 from agent.errors import Code, WantdError
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
@@ -19,8 +20,7 @@ from agent.sources.hub import HubSource
 from agent.sources.llmlb import LlmlbSource
 from agent.sources.proxy import ProxySource
 
-# A report is worth little, and the next one comes in seconds.
-REPORT_LIMITS = Limits(connect_s=2.0, head_s=3.0, body_s=3.0, body_bytes=64 * 1024)
+REPORT_LIMITS = Limits(connect_s=REPORT_CONNECT_S, head_s=REPORT_S, body_s=REPORT_S, body_bytes=64 * 1024)
 
 
 class Assembly:
@@ -79,14 +79,14 @@ class Assembly:
         url = report_url(config)
         if not config.proxy.report or "report" not in self._clients:
             return False
-        # The key is the load balancer's: somebody else's address does not get it.
+        # The key is the load balancer's: no other address gets it.
         key = proxy_key(self._environ) if config.proxy.url and same_origin(url, config.proxy.url) else None
         answer = await self._clients["report"][1].post(url, document, f"Bearer {key}" if key else None)
         if answer.status >= 300:
             raise WantdError(
                 Code.PROXY_UNREACHABLE,
                 f"it answered {answer.status}",
-                "check proxy.report_url, or set proxy.report",
+                "check proxy.report_url, or set proxy.report to false",
             )
         return True
 

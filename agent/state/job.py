@@ -98,6 +98,11 @@ class Job:
         if self.progress.state is not State.WAITING or self.progress.waiting != wait:
             self._go(State.WAITING, waiting=wait)
 
+    def retry(self, wait: Wait) -> None:
+        """The attempt failed; the next one begins when the wait is over."""
+        self.progress.attempt += 1
+        self.wait(wait)
+
     def download(self) -> None:
         """Files are being fetched."""
         self._go(State.DOWNLOADING)

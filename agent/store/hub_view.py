@@ -369,24 +369,32 @@ def _remove_refs(repo: Folder, ledger: Ledger, kept: Ledger) -> None:
         with repo.below(parts[:-1], make=False) as at:
             if at and at.read(parts[-1], 100) in [commit.encode() for commit in ledger.refs[revision]]:
                 at.remove(parts[-1])
-        repo.prune(parts[:-1])
-    repo.prune([REFS])
+        _tidy(repo, parts[:-1])
+    _tidy(repo, [REFS])
+
+
+def _tidy(repo: Folder, parts: list[str]) -> None:
+    """Remove a directory of which something was removed, if it is empty: perhaps by one who was killed before this."""
+    with repo.below(parts, make=False) as at:
+        if at:
+            at.remove_temps()
+    repo.prune(parts)
 
 
 def _remove_links(repo: Folder, ledger: Ledger, kept: Ledger) -> None:
     """Snapshots' links whose blob is ours or gone."""
-    emptied = set()
+    folders = set()
     with repo.below([BLOBS], make=False) as blobs:
         for path in ledger.links.keys() - kept.links.keys():
             parts, etag = [SNAPSHOTS, *path.split("/")], ledger.links[path]
+            folders.add(tuple(parts[:-1]))
             blob = blobs.stat(etag) if blobs else None
             with repo.below(parts[:-1], make=False) as at:
                 ours = at and at.readlink(parts[-1]) == link_target(path, etag)
                 if at and ours and (blob is None or blob.st_ino in ledger.blobs.get(etag, [])):
                     at.remove(parts[-1])
-                    emptied.add(tuple(parts[:-1]))
-    for folder in sorted(emptied, reverse=True):
-        repo.prune(list(folder))
+    for folder in sorted(folders, reverse=True):
+        _tidy(repo, list(folder))
 
 
 def _remove_blobs(repo: Folder, ledger: Ledger, kept: Ledger) -> None:
@@ -398,7 +406,7 @@ def _remove_blobs(repo: Folder, ledger: Ledger, kept: Ledger) -> None:
                 there = blobs.stat(etag) if blobs else None
                 if blobs and there and there.st_ino in ledger.blobs[etag]:
                     blobs.remove(etag)
-    repo.prune([BLOBS])
+    _tidy(repo, [BLOBS])
 
 
 def _used_blobs(folder: Folder) -> set[str]:

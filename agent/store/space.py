@@ -22,10 +22,12 @@ class Space:
     """Reservations on the file system of `root`, of which `min_free_bytes()` always stay free.
 
     They are for files not begun yet: a partial is preallocated when it is begun, and statvfs counts it from then on.
+    `statvfs` is `os.statvfs`.
     """
 
     root: str
     min_free_bytes: Callable[[], int]
+    statvfs: Callable[[str], os.statvfs_result] = os.statvfs
     _reserved: dict[object, int] = field(default_factory=dict)
 
     def reserve(self, key: object, need: int) -> Shortage | None:
@@ -33,7 +35,7 @@ class Space:
 
         Raises `insufficient_space` when the file system is too small even if it were empty.
         """
-        disk = os.statvfs(self.root)
+        disk = self.statvfs(self.root)
         total = disk.f_frsize * disk.f_blocks - self.min_free_bytes()
         if need > total:
             raise WantdError(
@@ -50,7 +52,7 @@ class Space:
 
     def free(self) -> int:
         """Free bytes that are not reserved."""
-        disk = os.statvfs(self.root)
+        disk = self.statvfs(self.root)
         return max(disk.f_frsize * disk.f_bavail - self.min_free_bytes() - sum(self._reserved.values()), 0)
 
     def started(self, key: object, size: int) -> None:

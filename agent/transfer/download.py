@@ -79,7 +79,7 @@ class Download:
         self.failure: Failure | None = None
         self.moved_at = 0.0
         self.written = 0  # bytes of granules since the fetch began
-        self.etag: str | None = None  # of the answers from this location
+        self.etag: str | None = None  # of the responses from this location
         self.ignore_etag = False
         self.partial: Partial | None = None
         self.grid: Grid | None = None
@@ -210,7 +210,7 @@ class Download:
             return piece
 
     def split(self, victim: Piece) -> Piece | None:
-        """Half of what the piece has still to bring, for an idle lane; None where that is not worth a request."""
+        """Half of the rest of the piece, for an idle lane; None where that is not worth a request."""
         now = time.monotonic()
         with self.lock:
             left = victim.last - victim.index
@@ -259,7 +259,7 @@ class Download:
             self.wake()
 
     def complete(self, small: Outcome) -> None:
-        """A small file came whole; the fetch is told when the lane settles the piece."""
+        """A small file came whole; the fetch learns of it when the lane settles the piece."""
         self.small = small
         self.moved_at = time.monotonic()
 

@@ -9,6 +9,7 @@ from agent.core.access import ConnectionLost, LocationExpired, ProtocolError, Ra
 from agent.core.names import show
 from agent.core.remote import Location
 from agent.errors import Code, WantdError
+from agent.net.budget import rate_limited
 
 
 class Changed(Exception):
@@ -42,10 +43,11 @@ class Failure:
 
 def failure(error: Exception, location: Location, label: str, stall_s: float) -> Failure:
     """The failure for what reading the file `label` from `location` raised (one of `EXPECTED`)."""
-    reading = f"downloading {show(label)} from {show(host_of(location), 80)} failed"
+    host = show(host_of(location), 80)
+    reading = f"downloading {show(label)} from {host} failed"
     match error:
         case RateLimited():
-            return Failure(FailureKind.RATE, _limited(location, error.seconds), error.seconds)
+            return Failure(FailureKind.RATE, rate_limited(host, error.seconds), error.seconds)
         case Changed():
             return Failure(FailureKind.CHANGED, _unusable(f"{reading}: another version than before", label))
         case ProtocolError():
@@ -93,12 +95,3 @@ def _stalled(what: str, label: str, stall_s: float) -> WantdError:
 def _unusable(what: str, label: str) -> WantdError:
     hint = "check HF_ENDPOINT and for a proxy or login page in between, or report it to the server's operator"
     return WantdError(Code.HUB_PROTOCOL, what, hint, file=label)
-
-
-def _limited(location: Location, seconds: float) -> WantdError:
-    return WantdError(
-        Code.RATE_LIMITED,
-        f"rate limited by {show(host_of(location), 80)}; retrying in {seconds:.0f} s",
-        "wait, or set a token (HF_TOKEN) for a larger quota",
-        retry_after_s=seconds,
-    )

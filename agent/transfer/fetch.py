@@ -63,9 +63,8 @@ class Fetch:
         """Fetch the file. Raises what `Transfer.fetch` raises."""
         download = self._download
         location = None
-        if (
-            not self._request.has_hash or download.size is None
-        ):  # only the source can tell whether a partial is of this file
+        # Only the source can tell whether a partial is of this file.
+        if not self._request.has_hash or download.size is None:
             location = await self._place(None)
         if download.is_small:
             if done := await self._find_small():
@@ -132,7 +131,7 @@ class Fetch:
         return await self._run(lambda: small.find(request, self._download.size or 0, PARTIAL))
 
     async def _place(self, failed: WantdError | None) -> Location:
-        """Ask where the file is; a place that has another file is no place."""
+        """Ask where the file is. A location with another file is refused, and the source asked again."""
         request = self._request
         for _ in range(FETCH_REFUSALS):
             location = await self._locate(failed)
@@ -181,9 +180,8 @@ class Fetch:
         if failure.kind is not FailureKind.RELOCATE or self._attempt > 1:
             await asyncio.sleep(delay)
         keep = failure.kind is FailureKind.RATE or (failure.kind is FailureKind.PASSING and self._attempt == 1)
-        blind = (
-            not self._request.has_hash and download.grid is not None
-        )  # nothing could tell that two versions were mixed
+        # Nothing could tell in the end that two versions were mixed.
+        blind = not self._request.has_hash and download.grid is not None
         keep = keep and not (blind and (same is None or same.etag is None))
         location = same if keep and same is not None else await self._place(error)
         if blind and not _same_version(same, location):

@@ -15,8 +15,8 @@ QUANTUM_MAX = 256 * 1024  # bytes; what a lane reads at once anyway
 CONNECTIONS_FIRST = 2  # saturates two cores, with TLS as without, at the least cost; doubled while that helps
 CROWDED_SHARE = 0.5  # of all processors' time, taken by this process; the kernel's work for it comes on top
 CROWDED_LANE = 0.3  # of one processor, for each lane: a lane that waits for a slow link takes a tenth of that
-GAIN = 1.15  # twice the connections must bring this much more; less is noise of the measurement
-CLEAR_GAIN = 1.5  # as much as this even in the window of their handshakes and slow starts is answer enough
+GAIN = 1.15  # twice the connections must give this much more; less is noise of the measurement
+CLEAR_GAIN = 1.5  # as much as this even in the measurement with their handshakes and slow starts is proof enough
 
 
 class Bucket:
@@ -28,8 +28,10 @@ class Bucket:
         self._next = 0.0
         self.rate = rate
 
-    def reconfigure(self, rate: int) -> None:
-        """Set the cap, in bytes per second; 0 is none."""
+    def set_rate(self, rate: int) -> None:
+        """Set the cap, in bytes per second; 0 is none. The same again changes nothing."""
+        if rate == self.rate:
+            return
         with self._lock:
             self.rate = rate
             self._next = min(self._next, self._clock() + QUANTUM_S)
@@ -47,7 +49,7 @@ class Bucket:
 
 
 class Tuner:
-    """Finds how many connections help: doubles them while that brings more bytes, else goes back and holds.
+    """Finds how many connections help: doubles them while that gives more bytes, else goes back and holds.
 
     Fed with the total of bytes received, whether more lanes could have been used, and whether they are `crowded`: it is
     the processors that they wait for. Times are seconds of one clock.
@@ -62,8 +64,10 @@ class Tuner:
         self._hold_until = 0.0
         self._doubts = 0
 
-    def reconfigure(self, limit: int) -> None:
-        """Set the most connections there may be."""
+    def set_limit(self, limit: int) -> None:
+        """Set the most connections there may be. The same again changes nothing."""
+        if limit == self.limit:
+            return
         self.limit = limit
         self._adopt(min(self.target, limit) if self.target > limit else max(self.target, min(CONNECTIONS_FIRST, limit)))
 
@@ -104,7 +108,7 @@ class Tuner:
 class Processors:
     """Whether the lanes have the processors for a limit: then one more only takes time from those that are there.
 
-    Told by what this process takes. What others take says nothing: a host may be busy and its link slow.
+    Judged by what this process takes. What others take says nothing: a host may be busy and its link slow.
     """
 
     def __init__(

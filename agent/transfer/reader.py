@@ -24,7 +24,7 @@ from agent.transfer.rate import Bucket
 from agent.transfer.verify import crc32
 
 CHUNK = 256 * 1024  # bytes; stays in the core's L2 cache between receive, checksum and write
-UNKNOWN_MAX = 128 * 1024**3  # bytes of a file whose size no listing told; the largest single model file has 50 GB
+UNKNOWN_MAX = 128 * 1024**3  # bytes of a file whose size no listing gives; the largest single model file has 50 GB
 
 
 class _OtherShape(Exception):
@@ -92,10 +92,13 @@ class _Call:
 
 
 class Reader:
-    """Reads pieces. One for all lanes; holds nothing that belongs to one of them."""
+    """Reads pieces. One for all lanes; holds nothing that belongs to one of them.
 
-    def __init__(self, http: HttpTransport, bucket: Bucket, stall_s: float) -> None:
-        self.stall_s = stall_s
+    `stall_s` gives `transfer.stall_timeout_s`; it is asked for at each request, from many threads.
+    """
+
+    def __init__(self, http: HttpTransport, bucket: Bucket, stall_s: Callable[[], float]) -> None:
+        self._stall_s = stall_s
         self._http = http
         self._bucket = bucket
 
@@ -112,7 +115,7 @@ class Reader:
         except (Stopped, _OtherShape):
             return None
         except EXPECTED as error:
-            return failure(error, location, piece.download.request.label, self.stall_s)
+            return failure(error, location, piece.download.request.label, self._stall_s())
         return None
 
     # -- the three shapes ---------------------------------------------------------------------------------------
@@ -141,7 +144,7 @@ class Reader:
             if download.grid is None and body.size is not None:
                 self._learn(download, body.size)
                 if body.size > SPAN_FIRST and body.ranges:
-                    raise _OtherShape  # this request has told the size; now many lanes can help
+                    raise _OtherShape  # this request was for the size; now many lanes can help
                 with download.lock:
                     assert download.grid is not None  # noqa: S101  learned
                     piece.index, piece.last = download.grid.take_all() or (0, download.grid.count)
@@ -221,7 +224,7 @@ class Reader:
     def _open(self, lane: Lane, piece: Piece, span: tuple[int, int] | None) -> Iterator[Body]:
         """The body of a request for the span, or for the whole file; let go at the end."""
         access = piece.location.access
-        call = _Call(lane, self._http, piece.download.request.label, self.stall_s)
+        call = _Call(lane, self._http, piece.download.request.label, self._stall_s())
         body = call.http(access, span) if isinstance(access, PlainHttp) else access.open(span, call)
         complete = False
         try:

@@ -61,7 +61,7 @@ def find(request: FetchRequest, size: int, source: str) -> Fetched | None:
             return None
         return None if mismatch(request, digest) else Fetched(size, digest.sha256, True, source)
     except OSError:
-        return None  # cannot be read: it is fetched, and the write tells what is wrong
+        return None  # cannot be read: it is fetched, and the write fails with the reason
     finally:
         os.close(fd)
 

@@ -63,7 +63,7 @@ class Tls:
 
         A server that sends what holds no content (session tickets, without end) counts as one that sends nothing.
 
-        A connection that ends without TLS's own end raises ConnectionError: somebody may have cut it.
+        A connection that ends without TLS's own end raises ConnectionError: it may have been cut on the way.
         """
         view = buffer[:nbytes] if nbytes else buffer
         n, until = 0, time.monotonic() + TLS_READ_S

@@ -77,8 +77,8 @@ def mismatch(request: FetchRequest, digest: Digest) -> WantdError | None:
         return None
     return WantdError(
         Code.CHECKSUM_MISMATCH,
-        f"{request.label}: got {digest.fed} bytes with {kind} {found}, expected {wanted.lower()}",
-        "try another revision or mirror: the file at the source is damaged or was replaced (nothing was published)",
+        f"{request.label}: the {digest.fed} bytes received have {kind} {found}, expected {wanted.lower()}",
+        "try another revision or mirror: the file at the source is damaged or was replaced; nothing was published",
         file=request.label,
     )
 

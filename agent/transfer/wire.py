@@ -20,7 +20,7 @@ from agent.core.names import show
 from agent.core.retry import STALL_POLLS
 from agent.transfer.tls import Stream, Tls
 
-HEAD_MAX = 64 * 1024  # bytes; as much as nginx and Apache allow a client, no real answer comes near
+HEAD_MAX = 64 * 1024  # bytes; as much as nginx and Apache allow a client, no real response comes near
 CHUNK_LINE_MAX = 1024  # bytes of a chunk's size and extensions
 TRAILER_MAX = 8 * 1024  # bytes
 INTERIM_MAX = 8  # responses 1xx before the final one
@@ -49,7 +49,7 @@ class Head:
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            raise ProtocolError(f"its Content-Length is {show(text, 40)}")
+            raise ProtocolError(f"Content-Length is {show(text, 40)}")
         return int(text)
 
     @property
@@ -57,7 +57,7 @@ class Head:
         """First byte, one behind the last, and total. Raises `ProtocolError` for anything but one whole byte range."""
         match = _RANGE.match(self.get("content-range"))
         if match is None:
-            raise ProtocolError(f"its Content-Range is {show(self.get('content-range'), 60)}")
+            raise ProtocolError(f"Content-Range is {show(self.get('content-range'), 60)}")
         first, last, total = (int(group) for group in match.groups())
         return first, last + 1, total
 
@@ -111,7 +111,7 @@ class Connection:
                 self._floor = (0.0, 0)
                 self.used = True
                 return head
-        raise ProtocolError(f"it sent more than {INTERIM_MAX} interim responses")
+        raise ProtocolError(f"more than {INTERIM_MAX} interim responses")
 
     def read_into(self, view: memoryview) -> int:
         """Read body bytes until the view is full, the body ends, or a poll's time is over; at least one.
@@ -151,7 +151,7 @@ class Connection:
         data = self._spare
         while (end := data.find(b"\r\n\r\n")) < 0:
             if len(data) > HEAD_MAX:
-                raise ProtocolError(f"its head is longer than {HEAD_MAX} bytes")
+                raise ProtocolError(f"the head is longer than {HEAD_MAX} bytes")
             if time.monotonic() > deadline:
                 raise Stalled(f"no complete response within {self._stall_s:g} s")
             got = self._recv(16 * 1024)
@@ -159,7 +159,7 @@ class Connection:
                 raise ConnectionLost("the connection ended before the response")
             data += got or b""
         if end > HEAD_MAX:
-            raise ProtocolError(f"its head is longer than {HEAD_MAX} bytes")
+            raise ProtocolError(f"the head is longer than {HEAD_MAX} bytes")
         self._spare = data[end + 4 :]
         return _parse_head(data[:end])
 
@@ -167,7 +167,7 @@ class Connection:
         """Decide where the body ends (RFC 9112 section 6.3)."""
         coding = head.get("transfer-encoding").lower()
         if coding and (coding != "chunked" or "content-length" in head.fields):
-            raise ProtocolError(f"its Transfer-Encoding is {show(coding, 40)}, or it has a Content-Length beside it")
+            raise ProtocolError(f"Transfer-Encoding is {show(coding, 40)}, or has a Content-Length beside it")
         length = head.length
         self._chunked = coding == "chunked"
         self._first_chunk = True
@@ -195,14 +195,14 @@ class Connection:
     def _line(self, most: int) -> bytes:
         while (end := self._spare.find(b"\r\n")) < 0:
             if len(self._spare) > most + 2:
-                raise ProtocolError("a line of its chunked body is too long")
+                raise ProtocolError("a line of the chunked body is too long")
             one = memoryview(bytearray(4096))
             n = self._wait(one)
             if n == 0:
                 raise ConnectionLost("the connection ended before the body did")
             self._spare += one[:n]
         if end > most:
-            raise ProtocolError("a line of its chunked body is too long")
+            raise ProtocolError("a line of the chunked body is too long")
         line, self._spare = self._spare[:end], self._spare[end + 2 :]
         return line
 
@@ -279,15 +279,15 @@ def _parse_head(data: bytes) -> tuple[Head, bool]:
     status_line, *lines = data.split(b"\r\n")
     match = _STATUS.match(status_line)
     if match is None:
-        raise ProtocolError(f"its first line is {show(status_line[:60].decode('latin-1'), 60)}")
+        raise ProtocolError(f"the first line is {show(status_line[:60].decode('latin-1'), 60)}")
     fields: dict[str, str] = {}
     for line in lines:
         field = _FIELD.match(line)
         if field is None or any(bad in line for bad in (b"\r", b"\n", b"\0")):
-            raise ProtocolError(f"it sent the header line {show(line[:60].decode('latin-1'), 60)}")
+            raise ProtocolError(f"header line {show(line[:60].decode('latin-1'), 60)}")
         name, value = field[1].decode().lower(), field[2].decode("latin-1")
         if name == "content-length" and fields.get(name, value) != value:
-            raise ProtocolError("it sent two different Content-Lengths")
+            raise ProtocolError("two different Content-Lengths")
         fields[name] = value if name not in fields or name == "content-length" else f"{fields[name]}, {value}"
     tokens = {token.strip() for token in fields.get("connection", "").lower().split(",")}
     keep = "close" not in tokens and (match[1] == b"1" or "keep-alive" in tokens)

@@ -109,7 +109,7 @@ def test_check_says_what_is_wrong_and_how_to_mend_it(make_agent: Callable[..., A
     agent = make_agent()
     good = agent.wantd("check")
     assert good.returncode == 0, good.stdout
-    assert "two processes exclude each other" in good.stdout
+    assert "flock works between processes" in good.stdout
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     agent.set(catalog__path=broken, HF_ENDPOINT="http://127.0.0.1:9")

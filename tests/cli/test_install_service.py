@@ -82,7 +82,7 @@ def test_the_second_time_nothing_is_written_and_the_configuration_stays_the_oper
     install(host, places, PROGRAM, None)
     assert contents(tmp_path / "image") == before
     assert not [line for line in said if line.startswith("wrote")]
-    assert "kept       /etc/wantd/config.toml, which is yours" in said
+    assert "kept       /etc/wantd/config.toml (yours)" in said
 
 
 def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path, said: list[str]) -> None:

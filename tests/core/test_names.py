@@ -15,7 +15,9 @@ from agent.core.names import (
     Reference,
     bare,
     check_collisions,
+    is_commit,
     is_revision,
+    is_whole_commit,
     parse_reference,
     repo_id,
     revision_suffix,
@@ -25,6 +27,7 @@ from agent.core.names import (
 )
 from agent.errors import Code, WantdError
 
+LONGEST = "/".join(["d" * 255, "d" * 255, "d" * 255, "d" * 250, "d" * 5])  # 1,024 bytes
 COMMIT = "1a2b3c4d5e6f7890abcdef1234567890abcdef12"
 
 # Text that is made to get out: separators, dots, controls, reserved words, beside anything at all.
@@ -74,7 +77,7 @@ def test_a_safe_name_never_leaves_its_directory(text: str) -> None:
         "\udc80",
         "x" * 256,
         "é" * 128,
-        "/".join(["d" * 200] * 6),
+        LONGEST + "d",
         ".wantd.json",
         ".WANTD.json",
         ".locks/x",
@@ -94,7 +97,18 @@ def test_a_repository_cannot_bring_a_record_for_a_model_below_it() -> None:
         safe_name("qwen2.5/.wantd.json")
 
 
-@pytest.mark.parametrize("text", ["model.gguf", "Q4/a b (1).gguf", ".gitattributes", "onnx/.cfg", "é" * 127, "a.b..c"])
+@pytest.mark.parametrize(
+    ("text", "why"), [("", "it is empty"), ("/a", "it is absolute"), ("a/../b", "component"), ("a\\b", "backslash")]
+)
+def test_a_refusal_says_what_is_wrong_with_the_name(text: str, why: str) -> None:
+    with pytest.raises(WantdError, match=why):
+        safe_name(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["model.gguf", "Q4/a b (1).gguf", ".gitattributes", "onnx/.cfg", "é" * 127, "x" * 255, "a.b..c", LONGEST],
+)
 def test_ordinary_names_pass_as_they_are(text: str) -> None:
     assert safe_name(text) == text
 
@@ -128,6 +142,13 @@ def test_any_text_is_a_reference_or_want_invalid(text: str, known: set[str]) -> 
 def test_each_form_of_a_reference(text: str, expected: Reference) -> None:
     assert parse_reference(text) == expected
     assert parse_reference(str(expected)) == expected
+
+
+def test_a_text_that_is_no_reference_is_told_why() -> None:
+    for text, why in (("", "it is empty"), ("x" * 513, "longer than 512 characters"), ("a\0", "control characters")):
+        with pytest.raises(WantdError, match=why):
+            parse_reference(text)
+    assert parse_reference("x" * 512, ["x" * 512]) == Reference("x" * 512)
 
 
 def test_a_catalogue_id_that_holds_a_colon_is_taken_whole() -> None:
@@ -222,6 +243,23 @@ def test_no_model_id_names_the_store_itself_or_our_own_directories(model: str) -
     assert caught.value.code is Code.FORBIDDEN_PATH
 
 
+def test_a_model_directory_has_a_name_of_255_characters_at_most() -> None:
+    assert store_name("x" * 255) == "x" * 255
+
+
+def test_a_commit_has_seven_to_forty_digits_and_a_whole_one_has_forty() -> None:
+    for text, commit, whole in (
+        (COMMIT, True, True),
+        (COMMIT[:39], True, False),
+        (COMMIT[:7], True, False),
+        (COMMIT[:6], False, False),
+        (COMMIT + "0", False, False),
+        (COMMIT.upper(), False, False),
+        ("g" * 40, False, False),
+    ):
+        assert (is_commit(text), is_whole_commit(text)) == (commit, whole), text
+
+
 def test_a_commit_shows_with_twelve_digits_and_names_that_fold_together_stay_apart() -> None:
     assert revision_suffix(COMMIT) == "1a2b3c4d5e6f"
     assert revision_suffix("v1.0") == "v1.0"
@@ -254,6 +292,12 @@ def test_names_that_only_look_alike_lie_side_by_side() -> None:
 def test_shown_text_is_one_short_ascii_line(text: str, limit: int) -> None:
     shown = show(text, limit)
     assert shown.isascii() and shown.isprintable() and len(shown) <= limit
+
+
+def test_text_is_shown_whole_up_to_the_limit_and_cut_to_it_beyond() -> None:
+    assert show("x" * 118) == "'" + "x" * 118 + "'"
+    assert show("x" * 119) == "'" + "x" * 115 + "...'"
+    assert len(show("x" * 119)) == 120
 
 
 def test_a_bare_name_has_no_quotes() -> None:

@@ -179,7 +179,7 @@ def test_a_broken_catalogue_leaves_the_last_good_one_in_force(
         agent.drop("two", "two")
         assert agent.failed("two")["code"] == "model_not_supported"
         catalog.write_text("[{")
-        wait_until(lambda: "cannot be used" in agent.log(), "it says so")
+        wait_until(lambda: "cannot use the catalog" in agent.log(), "it says so")
         agent.drop("one", "one")
         agent.ready("one")
         # A want that failed for want of an entry is served when the entry comes.

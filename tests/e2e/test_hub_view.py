@@ -194,7 +194,7 @@ def test_on_another_file_system_models_are_ready_all_the_same_and_check_says_why
         assert agent.log().count("no view of the models") == 1
         check = agent.wantd("check", "--no-network")
     assert not place.exists()
-    assert "is not made: it is on another file system or mount than the store" in check.stdout
+    assert f"cannot create {place}: it is on another file system or mount than the store" in check.stdout
     assert "set store.hub_cache" in check.stdout
 
 

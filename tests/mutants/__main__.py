@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tests.harness import CHECKOUT
 from tests.mutants.changes import changes
-from tests.mutants.known import FILE, Known, read_known
+from tests.mutants.known import FILE, Known, read_known, read_values
 from tests.mutants.run import Copies, Mutant, UnchangedFails
 
 WANTED = {"core": 0.9, "state": 0.8, "requests": 0.8, "jobs": 0.8, "reports": 0.8}  # of the changes to agent/NAME
@@ -56,9 +56,12 @@ def without_known(mutants: Sequence[Mutant], known: Sequence[Known]) -> tuple[li
 
 def try_package(package: str, arguments: argparse.Namespace) -> bool:
     """Whether enough is noticed; prints what is not."""
-    found = mutants_of(package, arguments.module)
-    files = {mutant.path for mutant in found}
-    known = [entry for entry in read_known(FILE.read_text(encoding="utf-8")) if entry.file in files]
+    text = FILE.read_text(encoding="utf-8")
+    values = read_values(text)
+    every = mutants_of(package, arguments.module)
+    found = [mutant for mutant in every if not (mutant.change.of_constant and mutant.path in values)]
+    files = {mutant.path for mutant in every}
+    known = [entry for entry in read_known(text) if entry.file in files]
     left, stale = without_known(found, known)
     drawn = left
     if not arguments.all and len(left) > arguments.sample:
@@ -80,6 +83,8 @@ def try_package(package: str, arguments: argparse.Namespace) -> bool:
     print()
     for survivor in survivors:
         print(f"\nnot noticed: {survivor}\n{survivor.diff}")
+    for path in sorted(files & set(values)):
+        print(f"constants left as they are: {path} ({values[path]})")
     for entry in known:
         print(f"known to change nothing: {entry.file}: {entry.now} ({entry.why})")
     for entry in stale:

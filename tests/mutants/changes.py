@@ -46,12 +46,16 @@ LOGS = {"logger", "log", "print"}
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Bytes `start` to `end` of the module's source become `new`; `line` is where that begins."""
+    """Bytes `start` to `end` of the module's source become `new`; `line` is where that begins.
+
+    `of_constant`: it is the number that a constant of the module stands for.
+    """
 
     start: int
     end: int
     new: str
     line: int
+    of_constant: bool = False
 
     def apply(self, source: str) -> str:
         """The whole module, changed."""
@@ -59,7 +63,9 @@ class Change:
         return (data[: self.start] + self.new.encode() + data[self.end :]).decode()
 
     def lines(self, source: str) -> tuple[str, str]:
-        """The lines that differ, before and after, with white space folded: how a change is told from others."""
+        """The lines that differ, before and after, without comments and with white space folded: how a change is told
+        from others when the code around it has moved.
+        """
         was, now = source.splitlines(), self.apply(source).splitlines()
         head = next((at for at, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), 0)
         tail = next((at for at, (a, b) in enumerate(zip(was[::-1], now[::-1], strict=False)) if a != b), 0)
@@ -72,7 +78,7 @@ class Change:
 
 
 def _folded(lines: list[str]) -> str:
-    return " ".join(" ".join(lines).split())
+    return " ".join(" ".join(line.partition("  # ")[0] for line in lines).split())
 
 
 def changes(source: str) -> list[Change]:
@@ -85,6 +91,7 @@ def changes(source: str) -> list[Change]:
 class _Finder(ast.NodeVisitor):
     def __init__(self, source: str) -> None:
         self.found: list[Change] = []
+        self._constants: set[ast.expr] = set()
         self._data = source.encode()
         self._starts = [0]
         for line in self._data.splitlines(keepends=True):
@@ -100,11 +107,11 @@ class _Finder(ast.NodeVisitor):
         assert node.end_col_offset is not None
         return self._starts[node.end_lineno - 1] + node.end_col_offset
 
-    def _add(self, start: int, end: int, new: str) -> None:
-        self.found.append(Change(start, end, new, self._data[:start].count(b"\n") + 1))
+    def _add(self, start: int, end: int, new: str, *, of_constant: bool = False) -> None:
+        self.found.append(Change(start, end, new, self._data[:start].count(b"\n") + 1, of_constant))
 
     def _replace(self, node: ast.expr | ast.stmt, new: str) -> None:
-        self._add(self._start(node), self._end(node), new)
+        self._add(self._start(node), self._end(node), new, of_constant=node in self._constants)
 
     def _operator(self, left: ast.expr, right: ast.expr, old: str, *news: str) -> None:
         """Another operator between two operands; `old` is a pattern. Parentheses and comments may stand there too."""
@@ -176,6 +183,10 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     # -- values -----------------------------------------------------------------------------------------------------
+
+    def visit_Module(self, node: ast.Module) -> None:
+        self._constants = {statement.value for statement in node.body if isinstance(statement, ast.Assign)}
+        self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
         value = node.value

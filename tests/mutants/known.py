@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FILE = Path(__file__).with_name("known.toml")
-KEYS = {"file", "was", "now", "why"}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A change by its module and its lines before and after (white space folded), and why no test can notice it."""
+    """A change by its module and its lines before and after (see `Change.lines`), and why no test can notice it."""
 
     file: str
     was: str
@@ -20,10 +19,19 @@ class Known:
     why: str
 
 
+def read_values(text: str) -> dict[str, str]:
+    """The modules whose constants are left as they are, each with the reason. Raises ValueError as `read_known`."""
+    return {entry["file"]: entry["why"] for entry in _entries(text, "values", {"file", "why"})}
+
+
 def read_known(text: str) -> list[Known]:
     """The entries of the file. Raises ValueError for one that lacks a key, has another, or gives no reason."""
-    entries = tomllib.loads(text).get("known", [])
+    return [Known(**entry) for entry in _entries(text, "known", {"file", "was", "now", "why"})]
+
+
+def _entries(text: str, kind: str, keys: set[str]) -> list[dict[str, str]]:
+    entries: list[dict[str, str]] = tomllib.loads(text).get(kind, [])
     for entry in entries:
-        if set(entry) != KEYS or not all(isinstance(value, str) for value in entry.values()) or not entry["why"]:
-            raise ValueError(f"an entry needs {', '.join(sorted(KEYS))}: {entry}")
-    return [Known(**entry) for entry in entries]
+        if set(entry) != keys or not all(entry.values()):
+            raise ValueError(f"an entry of {kind} needs {', '.join(sorted(keys))}: {entry}")
+    return entries

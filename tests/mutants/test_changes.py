@@ -10,7 +10,7 @@ import pytest
 from tests.harness import CHECKOUT
 from tests.mutants.__main__ import without_known
 from tests.mutants.changes import changes
-from tests.mutants.known import Known, read_known
+from tests.mutants.known import Known, read_known, read_values
 from tests.mutants.run import Copies, Mutant, UnchangedFails
 
 
@@ -90,10 +90,19 @@ def test_a_known_change_is_left_out_and_one_that_fits_nothing_is_told() -> None:
     assert stale == [gone]
 
 
+def test_the_number_of_a_constant_is_told_from_others() -> None:
+    source = "A = 1\nB = 2 * 3\n\ndef f(c=4):\n    d = 5"
+    assert {change.line for change in changes(source) if change.of_constant} == {1}
+    assert {change.line for change in changes(source) if not change.of_constant} == {2, 4, 5}
+
+
 def test_an_excuse_without_a_reason_is_refused() -> None:
     with pytest.raises(ValueError, match="why"):
         read_known('[[known]]\nfile = "a"\nwas = "b"\nnow = "c"')
     assert read_known('[[known]]\nfile = "a"\nwas = "b"\nnow = "c"\nwhy = "d"') == [Known("a", "b", "c", "d")]
+    with pytest.raises(ValueError, match="why"):
+        read_values('[[values]]\nfile = "a"\nwhy = ""')
+    assert read_values('[[values]]\nfile = "a"\nwhy = "b"') == {"a": "b"}
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from tests.proxy.places import DEAD, Balancer
 @pytest.mark.parametrize(
     ("kind", "key", "grade", "said"),
     [
-        ("auto", "", "ok", "answers"),
-        ("llmlb", "sk_1", "ok", "answers"),
+        ("auto", "", "ok", "reachable"),
+        ("llmlb", "sk_1", "ok", "reachable"),
         ("llmlb", "", "BAD", "set LLM_RUNTIME_API_KEY"),
         ("dead", "", "BAD", "connection refused"),
     ],

@@ -35,7 +35,7 @@ class Fetching:
         self._directory = directory
         self.failed: list[WantdError | None] = []
 
-    async def bring(self, *places: Location, size: int | None = None, sha256: str | None = None) -> Fetched:
+    async def fetch(self, *places: Location, size: int | None = None, sha256: str | None = None) -> Fetched:
         async def locate(failed: WantdError | None) -> Location:
             self.failed.append(failed)
             return places[min(len(self.failed), len(places)) - 1]
@@ -51,7 +51,7 @@ class Fetching:
 
 @pytest.fixture
 async def fetching(tmp_path: Path) -> AsyncIterator[Fetching]:
-    engine = Engine(QUICK, HostBudgets(), {})
+    engine = Engine(lambda: QUICK, HostBudgets(), {})
     yield Fetching(engine, tmp_path)
     await engine.close()
 
@@ -82,11 +82,11 @@ async def test_a_private_balancer_does_not_open_the_private_network_to_the_hub(
     fetching: Fetching, make_server: Callable[[bytes], Server]
 ) -> None:
     server = make_server(DATA)
-    await fetching.bring(at("llmlb", server.url("/x")), size=SIZE, sha256=digest(DATA))
+    await fetching.fetch(at("llmlb", server.url("/x")), size=SIZE, sha256=digest(DATA))
     asked = len(server.asked)
     assert asked
     with pytest.raises(WantdError) as caught:  # there is a connection that could be used again: it is not
-        await fetching.bring(at("hub", server.url("/x")), size=SIZE + 1, sha256=digest(OTHER))
+        await fetching.fetch(at("hub", server.url("/x")), size=SIZE + 1, sha256=digest(OTHER))
     assert caught.value.code is Code.HUB_PROTOCOL
     assert "an address of a private network" in caught.value.message
     assert len(server.asked) == asked
@@ -102,7 +102,7 @@ async def test_with_a_hash_the_next_source_goes_on_from_the_bytes_of_a_stream(
         at("llmlb", first.url("/x"), ranges=False),
         at("llmlb", second.url("/x"), size=SIZE, sha256=digest(DATA)),
     ]
-    fetched = await fetching.bring(*places, size=size, sha256=digest(DATA))
+    fetched = await fetching.fetch(*places, size=size, sha256=digest(DATA))
     assert (fetched.verified, fetched.sha256) == (True, digest(DATA))
     assert fetching.data == DATA
     starts = [asked.range[0] for asked in second.asked if asked.range]
@@ -120,7 +120,7 @@ async def test_without_a_hash_bytes_of_two_sources_are_never_put_together(
     first.manner = manner
     second.manner = lambda _: Manner(headers={"ETag": None})
     places = [at("llmlb", server.url("/x"), size=SIZE, ranges=server is second) for server in (first, second)]
-    fetched = await fetching.bring(*places)
+    fetched = await fetching.fetch(*places)
     assert not fetched.verified
     assert fetching.data == OTHER
 
@@ -130,7 +130,7 @@ async def test_a_source_that_announces_another_hash_is_not_asked_for_a_byte(
 ) -> None:
     server = make_server(OTHER)
     with pytest.raises(WantdError) as caught:
-        await fetching.bring(
+        await fetching.fetch(
             at("llmlb", server.url("/x"), size=SIZE, sha256=digest(OTHER)), size=SIZE, sha256=digest(DATA)
         )
     assert caught.value.code is Code.HUB_PROTOCOL

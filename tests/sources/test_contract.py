@@ -20,7 +20,7 @@ from tests.hub.server import InstrumentedHub
 from tests.hub.standard import PARTIAL
 from tests.sources.asking import ask, http_of
 
-DEAD = "http://127.0.0.1:9"  # the discard port: nobody listens
+DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens
 
 GGUF = RepoId("bartowski/Qwen_Qwen3-0.6B-GGUF")
 MODEL = SafeName("Qwen_Qwen3-0.6B-Q4_K_M.gguf")

@@ -13,7 +13,7 @@ from loguru import logger
 
 from agent.core.names import RepoId, SafeName
 from agent.errors import Code, WantdError
-from agent.sources.hub import HubSource
+from agent.sources.hub import MAX_REMEMBERED, HubSource
 from tests.hub.access import TOKEN_GRANTED
 from tests.hub.faults import Faults
 from tests.hub.server import InstrumentedHub
@@ -170,7 +170,7 @@ async def test_another_commit_than_the_one_asked_for_is_refused(serve: Serve, ma
 
     source = make_source(await serve(hub))
     await source.listing(ask(REPO, COMMIT))
-    with pytest.raises(WantdError, match="asked for the commit"):
+    with pytest.raises(WantdError, match="asked for commit"):
         await source.listing(ask(REPO, "d" * 40))
 
 
@@ -335,7 +335,7 @@ async def test_no_error_repr_or_log_line_shows_the_token_even_when_a_server_send
 
 
 async def test_what_is_remembered_of_listings_is_bounded(serve: Serve, make_source: MakeSource) -> None:
-    siblings = [PLAIN | {"rfilename": f"{n}"} for n in range(20_000)]
+    siblings = [PLAIN | {"rfilename": f"{n}"} for n in range(40_000)]
 
     async def hub(_: web.Request) -> web.Response:
         return web.json_response(model(siblings=siblings))
@@ -343,7 +343,7 @@ async def test_what_is_remembered_of_listings_is_bounded(serve: Serve, make_sour
     source = make_source(await serve(hub))
     for n in range(4):
         await source.listing(ask(f"org/name{n}", "main"))
-    assert sum(len(files) for files in source._listed.values()) <= 50_000
+    assert sum(len(files) for files in source._listed.values()) <= MAX_REMEMBERED
 
 
 async def test_many_questions_at_once_are_all_answered(hub: InstrumentedHub, make_source: MakeSource) -> None:

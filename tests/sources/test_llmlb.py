@@ -35,7 +35,7 @@ def qwen3(**more: Any) -> BalancedModel:
 
 def entries(files: list[dict[str, Any]], query: Any = CATALOGUED, **about: Any) -> list[tuple[str, str]]:
     """(the balancer's name, ours) of what a manifest offers for a query."""
-    return [(e.own, e.name) for e in parse_manifest({"files": files, **about}).answer(query)]
+    return [(e.own, e.name) for e in parse_manifest({"files": files, **about}).files_for(query)]
 
 
 # -- ids and routes ---------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_the_url_tells_name_repository_and_revision() -> None:
     manifest = parse_manifest({"files": [pinned]})
     assert manifest.commit(CATALOGUED) == "c" * 40
     for revision, served in (("main", 1), ("c" * 40, 1), ("dev", 0), ("d" * 40, 0)):
-        assert len(manifest.answer(ask(REPO, revision, model="qwen3"))) == served
+        assert len(manifest.files_for(ask(REPO, revision, model="qwen3"))) == served
     branch = {"name": "model.gguf", "url": hub_url("https://huggingface.co", REPO, NAME, "dev")}
     assert [bool(entries([branch], ask(REPO, revision))) for revision in ("main", "dev")] == [False, True]
 
@@ -267,7 +267,7 @@ async def test_a_url_that_leads_where_nobody_should_go_is_not_followed(
 # -- the key ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("key", "said"), [(None, "wants a key"), ("sk_wrong", "does not take its key")])
+@pytest.mark.parametrize(("key", "said"), [(None, "requires a key"), ("sk_wrong", "refused the key")])
 async def test_a_missing_and_a_wrong_key_are_told_apart(
     make_balancer: MakeBalancer, make_llmlb: MakeLlmlb, key: str | None, said: str
 ) -> None:
@@ -291,7 +291,8 @@ async def test_no_error_or_repr_shows_the_key_even_when_the_balancer_sends_it_ba
     with pytest.raises(WantdError) as caught:
         await source.listing(CATALOGUED)
     assert KEY not in f"{caught.value!r} {caught.value.to_json()} {source!r}"
-    assert f"answered {status}" in caught.value.message
+    said = "rate limited by the load balancer" if status == 429 else f"answered {status}"
+    assert said in caught.value.message
 
 
 async def test_a_key_that_cannot_be_one_is_said_before_it_is_sent(

@@ -50,24 +50,24 @@ QUOTA = {
     "x-hf-warning": "unauthenticated; Set a HF_TOKEN to enable higher rate limits",
 }
 
-Answer = Callable[[web.Request], web.StreamResponse]
+Respond = Callable[[web.Request], web.StreamResponse]
 
 
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
     config = TransferConfig(connections=2, retry_min_s=0.01, retry_max_s=0.02)
-    engine = Engine(config, HostBudgets(), {})
+    engine = Engine(lambda: config, HostBudgets(), {})
     yield engine
     await engine.close()
 
 
-def hub_that(answer: Answer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A Hub that lists the repository to anybody, and answers for its files what the test says."""
+def hub_that(respond: Respond) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A Hub that lists the repository to all, and responds for its files as the test says."""
 
     async def hub(request: web.Request) -> web.StreamResponse:
         if request.path.startswith(f"/api/models/{REPO}"):
             return web.json_response(LISTED, headers=QUOTA)
-        return answer(request)
+        return respond(request)
 
     return hub
 
@@ -203,7 +203,8 @@ async def test_a_429_without_retry_after_is_waited_out_as_its_rate_limit_says(
         with pytest.raises(WantdError) as caught:
             await source.locate(ask(REPO, COMMIT), WEIGHTS)
         assert (caught.value.code, caught.value.retryable) == (Code.RATE_LIMITED, True)
-        assert caught.value.retry_after_s == pytest.approx(142, abs=5)
+        assert caught.value.retry_after_s is not None
+        assert 60 < caught.value.retry_after_s <= 142  # t and a second more
 
 
 @pytest.mark.parametrize("name", [README, WEIGHTS])

@@ -26,7 +26,7 @@ def acquire(locks: Locks, path: str) -> Lock:
 
 
 def hold(path: str, progress: float, talk: Connection) -> None:
-    """Hold a lock until told to let go, or killed."""
+    """Hold a lock until told to release it, or killed."""
     lock = acquire(Locks(), path)
     lock.progress = progress
     lock.beat()
@@ -66,10 +66,10 @@ def versions(name: str) -> list[Model]:
     ]
 
 
-def publish_for_ever(root: str, name: str, talk: Connection) -> None:
+def publish_until_killed(root: str, name: str, talk: Connection) -> None:
     """Publish one version after the other in one place, until killed."""
     layout = make_layout(root)
-    talk.send("begun")
+    talk.send("started")
     for model in itertools.cycle(versions(name)):
         model.publish(layout)
 

@@ -37,7 +37,7 @@ def test_killed_at_random_moments_it_leaves_nothing_half(processes: ForkServerCo
     moment = random.Random(7)
     for _ in range(KILLS):
         ours, theirs = processes.Pipe()
-        process = processes.Process(target=children.publish_for_ever, args=(layout.root, NAME, theirs))
+        process = processes.Process(target=children.publish_until_killed, args=(layout.root, NAME, theirs))
         process.start()
         assert ours.poll(60)
         timer = threading.Timer(moment.uniform(0, 0.05), process.kill)

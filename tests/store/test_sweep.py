@@ -67,7 +67,7 @@ def test_a_partial_that_somebody_is_at_stays(layout: Layout, locks: Locks) -> No
     assert remove(left, layout, locks)
 
 
-def test_what_was_published_is_forgotten_whoever_has_its_lock(layout: Layout, locks: Locks) -> None:
+def test_a_partial_that_was_published_is_removed_without_its_lock(layout: Layout, locks: Locks) -> None:
     partial(layout, KEY, 1000.0)
     os.link(layout.part(KEY), put(f"{layout.root}/qwen3/m.gguf", b"") + ".linked")
     lock = Locks().try_acquire(layout.file_lock(KEY))

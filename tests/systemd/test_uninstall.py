@@ -39,7 +39,7 @@ def test_uninstalling_leaves_models_and_wants_and_nothing_else(installed: Machin
     ready = installed.wait(f"{SPOOL}/whole.want", "ready")
     configure(installed, hub, "[transfer]\nmax_rate = 1_000_000")
     installed.systemctl("reload", "wantd")
-    wait_until(lambda: "read again" in installed.journal("-u", "wantd"), "the rate is in force")
+    wait_until(lambda: "configuration reloaded" in installed.journal("-u", "wantd"), "the rate is in force")
     installed.wait(want(installed, path=f"{SPOOL}/half.want"), "downloading", done=1)
     installed.shell(f"mkdir {SPOOL}/team; echo x > {SPOOL}/team/a.want", user="alice")
     installed.wait(f"{SPOOL}/team/a.want", "failed")

@@ -145,13 +145,16 @@ class Victim(AgentProcess):
         }
 
     def settled(self) -> bool:
-        """Whether this very process has brought everything to its end."""
+        """Whether everything has come to its end."""
         for name in WANTS:
             answer = self.progress(name)
-            if not answer or answer["agent"]["pid"] != self.pid:
-                return False
             wanted = "ready" if name in READY else "failed" if name == "bad" else "waiting"
-            if answer["state"] != wanted:
+            if not answer or answer["state"] != wanted:
+                return False
+            # An answer of an earlier life may stand where it is still true.
+            paths = [Path(model["path"]) for model in answer["models"] if wanted == "ready"]
+            directories = [path if path.is_dir() else path.parent for path in paths]
+            if not all((directory / ".wantd.json").exists() for directory in directories):
                 return False
         return True
 

@@ -38,7 +38,7 @@ READ = 128 * 1024  # bytes that one read gives at most
 
 @dataclass
 class Memory:
-    """A file in memory, and what is wrong with it. An `Opener`: what a new source has to bring along."""
+    """A file in memory, and what is wrong with it. An `Opener`: what a new source has to implement."""
 
     data: bytes
     knows_ranges: bool = True
@@ -148,7 +148,7 @@ class Fetching:
 
 @pytest.fixture
 def fetching(bench: Make, tmp_path: Path) -> Fetching:
-    return Fetching(bench(b"", stall_timeout_s=0.3).engine, tmp_path)
+    return Fetching(bench(b"", stall_timeout_s=0.3, connections=4).engine, tmp_path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 50_000, SIZE])

@@ -1,4 +1,4 @@
-"""Who gets the next free lane: the first in priority, the others in turn, and nobody never."""
+"""Who gets the next free lane: the first in priority, the others in turn, and each in the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Part:
 
 
 class Work:
-    """As much of a download as lanes see, with work for ever."""
+    """As much of a download as lanes see, with endless work."""
 
     small = None
 

@@ -1,4 +1,4 @@
-"""Each refusal of a Hub becomes the code that HUB.md ("Errors") gives it."""
+"""Each refusal of a Hub has its error code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Code
-from agent.net.client import Answer
-from agent.sources.hub_answers import Asked, refusal
+from agent.net.client import Response
+from agent.sources.hub_errors import Asked, refusal
 from agent.sources.hub_parse import etag_of, next_query, size_of_header
 
 BAD_TOKEN = "Invalid credentials in Authorization header"
@@ -19,9 +19,9 @@ def asked(token: str | None = None, file: str | None = None) -> Asked:
     return Asked("https://hub.example", "org/name", "main", file, token, Code.HUB_UNREACHABLE)
 
 
-def answer(status: int, code: str = "", message: str = "", body: object = None) -> Answer:
+def answer(status: int, code: str = "", message: str = "", body: object = None) -> Response:
     headers = {"X-Error-Code": code, "X-Error-Message": message}
-    return Answer(status, "https://hub.example/x", headers, orjson.dumps(body) if body is not None else b"")
+    return Response(status, "https://hub.example/x", headers, orjson.dumps(body) if body is not None else b"")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def answer(status: int, code: str = "", message: str = "", body: object = None) 
         (answer(204), asked(), Code.HUB_PROTOCOL),
     ],
 )
-def test_a_refusal_has_its_code(given_answer: Answer, question: Asked, code: Code) -> None:
+def test_a_refusal_has_its_code(given_answer: Response, question: Asked, code: Code) -> None:
     error = refusal(given_answer, question, 5.0)
     assert error.code is code
     assert error.retryable is (code in (Code.RATE_LIMITED, Code.HUB_UNREACHABLE))
@@ -85,7 +85,7 @@ def test_any_refusal_is_one_line_that_can_be_shown(
     status: int, code: str, words: str, body: bytes, token: bool
 ) -> None:
     headers = {"X-Error-Code": code, "X-Error-Message": words}
-    error = refusal(Answer(status, "https://hub.example/", headers, body), asked("t0ken" if token else None), 1.0)
+    error = refusal(Response(status, "https://hub.example/", headers, body), asked("t0ken" if token else None), 1.0)
     assert error.message.isascii() and error.message.isprintable()
     assert len(error.message) < 400
 

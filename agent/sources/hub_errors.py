@@ -1,4 +1,9 @@
-"""A Hub's refusals as errors: HUB.md, "Errors". One table, read from top to bottom. Pure."""
+"""A Hub's refusals as errors. One table, read from top to bottom. Pure.
+
+A Hub says what is wrong in `X-Error-Code` and `X-Error-Message`, or in the body as `error` or `errors[].message`:
+RepoNotFound (401 for anonymous requests, where missing, private and gated look alike, else 404), GatedRepo (401 or
+403), RevisionNotFound and EntryNotFound (404), and 401 "Invalid credentials in Authorization header" for a bad token.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,8 @@ import orjson
 
 from agent.core.names import show
 from agent.errors import Code, WantdError
-from agent.net.client import Answer
+from agent.net.budget import rate_limited
+from agent.net.client import Response
 
 SHOWN = 200  # characters of a server's own words in a message
 _PASSING = (408, 425)  # and all of 500 to 599
@@ -37,22 +43,17 @@ class Asked:
         return WantdError(code, what, hint, model=self.repo, file=self.file, **more)
 
 
-def refusal(answer: Answer, asked: Asked, wait_s: float) -> WantdError:
-    """The error for an answer that is no success. `wait_s` is how long the host wants to be left alone."""
-    status, code = answer.status, answer.headers.get("X-Error-Code", "")
-    words = _words(answer)
+def refusal(response: Response, asked: Asked, wait_s: float) -> WantdError:
+    """The error for a response that is no success. `wait_s` is how long the host wants to be left alone."""
+    status, code = response.status, response.headers.get("X-Error-Code", "")
+    words = _words(response)
     if status == 429:
-        return asked.error(
-            Code.RATE_LIMITED,
-            f"{asked.who} wants no more requests for {wait_s:.0f} s",
-            "nothing to do, wantd goes on by itself; a token (HF_TOKEN) gives a larger quota",
-            retry_after_s=wait_s,
-        )
+        return rate_limited(asked.who, wait_s, model=asked.repo, file=asked.file)
     if status >= 500 or status in _PASSING:
         return asked.error(
             asked.unreachable,
             f"{asked.who} answered {status}{_said(words, asked)}",
-            "nothing to do, wantd tries again by itself; a mirror can be set with HF_ENDPOINT",
+            "wait, or set HF_ENDPOINT to a mirror; wantd keeps trying",
             retry_after_s=wait_s or None,
         )
     if "resource is disabled" in words.lower() or status in _GONE:
@@ -60,7 +61,7 @@ def refusal(answer: Answer, asked: Asked, wait_s: float) -> WantdError:
     if code == "GatedRepo":
         return _gated(asked)
     if status in (401, 403):
-        return _denied(answer, code, words, asked)
+        return _denied(response, code, words, asked)
     if status == 404 or code in ("RepoNotFound", "RevisionNotFound", "EntryNotFound"):
         return _not_found(code, words, asked)
     return asked.error(
@@ -71,26 +72,26 @@ def refusal(answer: Answer, asked: Asked, wait_s: float) -> WantdError:
 
 
 def disabled(asked: Asked) -> WantdError:
-    """The repository exists and the Hub gives nobody anything of it."""
+    """The repository exists, and the Hub serves nothing of it."""
     return asked.error(
         Code.MODEL_NOT_FOUND,
         f"{asked.who} has disabled {asked.repo}",
-        f"see {asked.endpoint}/{asked.repo} for the reason, and choose another model",
+        f"choose another model; see {asked.endpoint}/{asked.repo} for the reason",
     )
 
 
-def elsewhere(answer: Answer, host: str, asked: Asked) -> WantdError:
-    """The storage that the Hub redirected to refuses: its word says nothing about the model, only time helps."""
+def elsewhere(response: Response, host: str, asked: Asked) -> WantdError:
+    """The storage that the Hub redirected to refuses: that says nothing about the model, only time helps."""
     return asked.error(
         asked.unreachable,
-        f"the storage of {asked.who} at {show(host, 80)} answered {answer.status}",
-        "nothing to do, wantd asks the Hub for a new address of the file and tries again",
+        f"the storage of {asked.who} at {show(host, 80)} answered {response.status}",
+        "wait; wantd asks the Hub for a new URL of the file and tries again",
     )
 
 
 def _gated(asked: Asked) -> WantdError:
     page = f"{asked.endpoint}/{asked.repo}"
-    # A token that the Hub does not know gets the same answer as one whose account has not accepted the conditions.
+    # A token that the Hub does not know gets the same response as one whose account has not accepted the conditions.
     mend = "check that HF_TOKEN is a valid token of that account" if asked.token else "set HF_TOKEN to a token of it"
     return asked.error(
         Code.GATED,
@@ -99,7 +100,7 @@ def _gated(asked: Asked) -> WantdError:
     )
 
 
-def _denied(answer: Answer, code: str, words: str, asked: Asked) -> WantdError:
+def _denied(response: Response, code: str, words: str, asked: Asked) -> WantdError:
     low = words.lower()
     if asked.token and ("invalid credentials" in low or "invalid username or password" in low):
         return asked.error(
@@ -117,7 +118,7 @@ def _denied(answer: Answer, code: str, words: str, asked: Asked) -> WantdError:
         )
     return asked.error(
         Code.UNAUTHORIZED,
-        f"the token may not read {asked.repo}: {asked.who} answered {answer.status}{_said(words, asked)}",
+        f"the token may not read {asked.repo}: {asked.who} answered {response.status}{_said(words, asked)}",
         f"give the token read access to it at {asked.endpoint}/settings/tokens, or check the name",
     )
 
@@ -148,12 +149,12 @@ def _not_found(code: str, words: str, asked: Asked) -> WantdError:
     )
 
 
-def _words(answer: Answer) -> str:
+def _words(response: Response) -> str:
     """What the server says itself: `X-Error-Message`, `error`, or `errors[].message`."""
-    if header := answer.headers.get("X-Error-Message"):
+    if header := response.headers.get("X-Error-Message"):
         return header
     try:
-        body = orjson.loads(answer.body)
+        body = orjson.loads(response.body)
     except orjson.JSONDecodeError:
         return ""
     if not isinstance(body, dict):
