@@ -38,6 +38,7 @@ from agent.spool.watcher import Bell, Watcher
 from agent.state.feed import Feed
 from agent.state.job import Job
 from agent.state.ticket import Ticket
+from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Lock, Locks, read_holder
@@ -114,6 +115,7 @@ class App:
 
         # Who works
         locks, inventory = Locks(), Inventory(layout)
+        self.view = HubView(config.store.hub_cache, layout, inventory, modes)
         space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
@@ -123,6 +125,7 @@ class App:
             files=files,
             layout=layout,
             inventory=inventory,
+            view=self.view,
             space=space,
             slots=slots,
             waits=waits,
@@ -156,6 +159,7 @@ class App:
             clock=clock,
             layout=layout,
             inventory=inventory,
+            view=self.view,
             locks=locks,
             catalog=catalog,
             intake=self.intake,
@@ -229,6 +233,7 @@ class App:
         writer, *others = services  # progress files last: they say what the others still have to say
         for task in others:
             task.cancel()
+        self.view.close()
         try:
             async with asyncio.timeout(STOP_S):
                 await asyncio.gather(*others, return_exceptions=True)
