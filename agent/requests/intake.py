@@ -203,6 +203,8 @@ class Intake:
         try:
             return make_target(self._catalog(), self._policy(), model)
         except WantdError as error:
+            if error.model == model.reference:
+                error.model = model.reference  # one string, not two
             return error.with_traceback(None)  # which would keep the frames, and all that is in them
 
     def _not_yet(self, ticket: Ticket) -> bool:
