@@ -38,6 +38,7 @@ from agent.spool.watcher import Bell, Watcher
 from agent.state.feed import Feed
 from agent.state.job import Job
 from agent.state.ticket import Ticket
+from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Lock, Locks, read_holder
@@ -104,7 +105,7 @@ class App:
         # Where bytes come from, and how
         budgets = HostBudgets()
         self.sources = Assembly(lambda: live.config, self._environ, budgets)
-        self.engine = Engine(config.transfer, budgets, self._environ)
+        self.engine = Engine(lambda: live.config.transfer, budgets, self._environ)
 
         # Who is told
         self.progress_files = ProgressFiles(agent, feed, clock, lambda: live.config.spool.progress_interval_s)
@@ -114,6 +115,7 @@ class App:
 
         # Who works
         locks, inventory = Locks(), Inventory(layout)
+        self.view = HubView(config.store.hub_cache, layout, inventory, modes)
         space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
@@ -123,6 +125,7 @@ class App:
             files=files,
             layout=layout,
             inventory=inventory,
+            view=self.view,
             space=space,
             slots=slots,
             waits=waits,
@@ -156,6 +159,7 @@ class App:
             clock=clock,
             layout=layout,
             inventory=inventory,
+            view=self.view,
             locks=locks,
             catalog=catalog,
             intake=self.intake,
@@ -205,9 +209,8 @@ class App:
             for key in refused:
                 logger.warning("{} has changed; restart the agent to apply it", key)
             self.agent_report.restart_needed = refused
-            self.engine.reconfigure(self._live.config.transfer)
             await self.upkeep.check_catalog()
-            await self.upkeep.tell()
+            await self.upkeep.rescan()  # under the watch and at the pace that are configured now; tells, too
             logger.info("configuration reloaded")
             self._supervisor.note = ""
         except ConfigError as error:
@@ -230,6 +233,7 @@ class App:
         writer, *others = services  # progress files last: they say what the others still have to say
         for task in others:
             task.cancel()
+        self.view.close()
         try:
             async with asyncio.timeout(STOP_S):
                 await asyncio.gather(*others, return_exceptions=True)
@@ -243,6 +247,8 @@ class App:
                 await asyncio.to_thread(self.record_watch.stop)
         except TimeoutError:
             logger.warning("stopping took over {:.0f} s; leaving what hangs to the next start", STOP_S)
+        if self._spool_lock:
+            self._spool_lock.release()  # nothing of this agent writes to the spool any more
         for service in services:
             if service.done() and not service.cancelled() and (error := service.exception()):
                 raise WantdError(Code.INTERNAL, f"a service died: {error}", "see the log") from error

@@ -1,7 +1,7 @@
 """The one error type of wantd, its codes (docs/errors.md) and the exit codes of its commands.
 
-An error is classed where it is raised: the code says what happened, `retryable` whether time alone may mend
-it, `message` gives the values, `hint` what a person can do. Nothing above has to guess.
+An error is classed where it is raised: the code says what happened, `retryable` whether waiting alone may help,
+`message` gives the values, `hint` what a person can do. Nothing above has to guess.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from agent.reports.status import AgentReport
 from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
+from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Locks
@@ -35,6 +36,7 @@ class Upkeep:
     clock: Clock
     layout: Layout
     inventory: Inventory
+    view: HubView
     locks: Locks
     catalog: CatalogFile
     intake: Intake
@@ -52,6 +54,7 @@ class Upkeep:
         every("clear stale locks", lambda: live.config.scheduler.reap_s, self.reap)
         every("rescan the spool", lambda: live.config.scheduler.rescan_s, self.rescan)
         every("check the watch on the spool", lambda: WATCH_CHECK_S, self.lookout.check_watch)
+        every("mend the view", lambda: live.config.scheduler.rescan_s, self.mend_view)
         every("heartbeats of locks", lambda: live.config.locks.heartbeat_s, self.beat)
         every("resume what waits for disk space", lambda: DISK_CHECK_S, self.board.resume_for_room)
         every("remove old partials", lambda: SWEEP_S, self.sweep)
@@ -59,6 +62,7 @@ class Upkeep:
         every("hand out new slots", lambda: SLOTS_CHECK_S, self.hand_out_slots)
         every("report to the load balancer", lambda: BALANCER_S, self.balancer.tell)
         self.clock.after("clear what a crash left", 0.0, self.reap)
+        self.clock.after("mend the view at the start", 0.0, self.mend_view)
         self.clock.after("remove old partials at the start", 1.0, self.sweep)
 
     async def reap(self) -> None:
@@ -78,6 +82,10 @@ class Upkeep:
         await asyncio.to_thread(self.losses.ensure, list(self.board.jobs))
         await self.board.recheck()
         await self.tell()
+
+    async def mend_view(self) -> None:
+        """Make the view of the store in the Hub's cache layout what it should be: readers change it, and models go."""
+        await asyncio.to_thread(self.view.mend)
 
     async def tell(self) -> None:
         """Keep the agent's file true."""

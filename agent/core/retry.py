@@ -28,7 +28,7 @@ class Backoff:
     def delay(self, attempt: int, error: WantdError, random: float) -> float | None:
         """Seconds until the next try after failure number `attempt` (1 is the first) without progress between.
 
-        `random` is in [0, 1). None means give up: the error is not one that time mends, or there were enough. What a
+        `random` is in [0, 1). None means give up: the error is final, or there were enough. What a
         server asked for (`error.retry_after_s`) is never undercut, and spread upwards by the jitter of the first
         attempt, so that those it sent away do not come back in one moment.
         """
@@ -104,6 +104,8 @@ PARTIAL_WAIT_S = 300.0  # of those looks before the job parks; the same patience
 
 # -- what is due by the clock (upkeep.py) and who is told -------------------------------------------------------------
 
+VIEW_LOCK_S = 5.0  # another agent that works on the view of the same store takes milliseconds for each repository
+VIEW_LOCK_POLL_S = 0.02  # a published model waits for that before it is ready
 LOCK_POLL_S = 0.25  # portalocker's own interval; a waiter starts at most this late
 CATALOG_CHECK_S = 2.0  # an editor's save takes effect while its author watches
 DISK_CHECK_S = 5.0  # a statvfs; a person who makes room sees the download continue

@@ -1,7 +1,7 @@
 """What is wanted, moving, ready and failed: from the spool and the store alone, with or without a running agent.
 
 The agent leaves one small file in the store, beside its lock on the spool: who serves the spool, which wants it could
-not answer, which changed settings wait for a restart. Whether it runs is what the lock says, not the file.
+write no progress file for, which changed settings wait for a restart. Whether it runs, the lock says, not the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from agent.store.locks import process_start
 UNANSWERED_MOST = 100  # wants without a progress file that the agent's file names
 HEAD_BYTES = 512  # of a progress file: its state is among the first lines
 LISTED_MOST = 50  # wants of each state, unless everything is asked for: a screen, and no more files read whole
-ANSWER_S = 5.0  # a want without an answer for this long has a reason that people want to know
+ANSWER_S = 5.0  # a want without a progress file for this long has a reason that people want to know
 _STATE = re.compile(rb'\A\{\s*"schema": 1,\s*"want": "(?:[^"\\]|\\.)*",\s*"state": "([a-z]+)"')
 
 

@@ -192,6 +192,7 @@ class Intake:
 
     async def _begin(self, ticket: Ticket) -> None:
         self._release(ticket)
+        ticket.parts = ()
         ticket.resume()
         await self._begin_all([ticket])
 
@@ -241,7 +242,6 @@ class Intake:
 
     def _release(self, ticket: Ticket) -> None:
         self._board.unsubscribe(ticket, _jobs(ticket))
-        ticket.parts = ()
         self._clock.forget(f"begin {ticket.path}")
 
     def _drop(self, path: str) -> None:

@@ -309,6 +309,17 @@ async def test_touching_one_that_failed_is_a_new_attempt_of_the_same_request(spo
     assert ticket.attempts == 2
 
 
+async def test_attempts_count_on_from_those_of_the_model(spool: Spool) -> None:
+    ticket = await spool.write("qwen3")
+    for seconds in (2, 2):
+        await spool.runner.fail("qwen3", error(Code.STALLED))
+        await spool.clock.advance(seconds)
+    await spool.runner.fail("qwen3", error(Code.GATED))
+    assert ticket.attempts == 3
+    await spool.write("qwen3")
+    assert ticket.attempts == 4
+
+
 async def test_touching_a_failed_one_that_shares_its_job_tries_again_for_all(spool: Spool) -> None:
     ticket, other = await spool.write("qwen3"), await spool.write("qwen3", "b")
     await spool.runner.fail("qwen3", error(Code.GATED))
