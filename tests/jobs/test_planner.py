@@ -24,6 +24,7 @@ from tests.jobs.workshop import SAFETENSORS, Workshop
 from tests.store.builders import sha256
 
 INDEX = "model.safetensors.index.json"
+DECIDING = ["config.json", INDEX]  # what says which files there are, and whether code of the repository is needed
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 SHARDED = {
     "config.json": b"{}",
@@ -71,10 +72,10 @@ async def test_an_index_is_fetched_and_read_before_the_choice(tmp_path: Path) ->
     job = shop.job()
     made = await plan(shop, job)
     assert sorted(file.name for file in made.files) == sorted(SHARDED)
-    assert [request.label for request in shop.transfer.requests] == [f"qwen3 {INDEX}"]
+    assert sorted(request.label for request in shop.transfer.requests) == [f"qwen3 {name}" for name in DECIDING]
     assert job.progress.bytes_done == 0
     assert job.progress.state is State.RESOLVING
-    assert job.partial_keys == {sha256(SHARDED[INDEX])}
+    assert job.partial_keys == {sha256(SHARDED[name]) for name in DECIDING}
 
 
 @pytest.mark.parametrize(
