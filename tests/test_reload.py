@@ -29,6 +29,8 @@ from agent.core.names import RepoId, StoreName
 from agent.core.progress import FileProgress
 from agent.core.remote import FetchRequest, Location, Query
 from agent.core.states import State
+from agent.embedded_hub.repo import Repo
+from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
 from agent.jobs.board import Board
 from agent.reports.systemd import Supervisor
@@ -346,12 +348,27 @@ async def _allow(agent: Agent) -> None:
 @takes_effect("policy.formats")
 async def _formats(agent: Agent) -> None:
     await agent.start()
-    agent.hub.files = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
+    agent.hub.files = {"tokenizer.json": b"{}", "pytorch_model.bin": b"pickle"}
     agent.drop("a")
     assert await agent.failed() == Code.FORBIDDEN_FORMAT
     await agent.reload("policy.formats", ["bin"])
     agent.drop("a")
     await eventually(lambda: agent.said().get("bytes_total") == 8, "the file is chosen")
+
+
+@takes_effect("policy.code")
+async def _code(agent: Agent) -> None:
+    config = b'{"auto_map": {"AutoModel": "modeling.Own"}}'
+    own = Repo.of("org/name", {"config.json": config, "modeling.py": b"pass", "model.safetensors": b"weights"})
+    async with EmbeddedHub([own]) as hub:
+        await agent.start(hub__endpoint=hub.endpoint, policy__code="require")
+        agent.drop("a")
+        assert await agent.failed() == Code.FORBIDDEN_FORMAT
+        await agent.reload("policy.code", "warn")
+        agent.drop("a")
+        await eventually(lambda: agent.said()["state"] == "ready", "it comes without the code")
+        assert agent.said()["models"][0]["skipped"] == ["modeling.py"]
+        assert "code" in agent.said()["models"][0]["warning"]
 
 
 @takes_effect("policy.unverified")

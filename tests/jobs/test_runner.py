@@ -256,7 +256,7 @@ async def test_a_model_from_several_sources_names_them_all_and_not_what_was_here
     sources = {file.name: file.source for file in published.record.files}
     assert sorted(sources.values()) == ["hub", "mirror", "store"]
     assert sources["generation_config.json"] == "store"
-    assert "INFO qwen3: store served 'config.json'" in lines
+    assert "INFO qwen3: store served 'generation_config.json'" in lines
 
 
 async def test_a_model_that_was_here_in_all_its_parts_is_from_the_store(tmp_path: Path) -> None:
