@@ -104,7 +104,7 @@ class App:
         budgets = HostBudgets()
         host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: [live.config.store.dir])
         self.sources = Assembly(lambda: live.config, self._environ, budgets, host_caches)
-        self.engine = Engine(config.transfer, budgets, self._environ)
+        self.engine = Engine(lambda: live.config.transfer, budgets, self._environ)
 
         # Who is told
         self.progress_files = ProgressFiles(agent, feed, clock, lambda: live.config.spool.progress_interval_s)
@@ -137,7 +137,7 @@ class App:
         # Who asks
         catalog = CatalogFile(lambda: catalog_path(live.config))
         await asyncio.to_thread(catalog.load)
-        bell = Bell(config.spool.dir, loop)
+        bell = Bell(loop)
         self.watcher = Watcher(config.spool.dir, bell, lambda: live.config.spool.watch)
         lookout = Lookout(bell, self.watcher, tickets, clock, lambda: live.config.spool)
         self.intake = Intake(
@@ -200,7 +200,6 @@ class App:
             for key in refused:
                 logger.warning("{} has changed; restart the agent to apply it", key)
             self.agent_report.restart_needed = refused
-            self.engine.reconfigure(self._live.config.transfer)
             await self.upkeep.check_catalog()
             await self.upkeep.tell()
             logger.info("configuration reloaded")

@@ -91,7 +91,7 @@ def _write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 def sync_directory(path: str, *, dir_fd: int | None = None) -> None:
-    """Bring new names, renames and removals in a directory to the disk. Raises OSError.
+    """Sync new names, renames and removals in a directory to the disk. Raises OSError.
 
     A file system that cannot sync directories is no error.
     """

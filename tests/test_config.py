@@ -19,7 +19,7 @@ from agent.config import SECTIONS, Config, find_file, hub_token, load
 from agent.errors import ConfigError
 
 SAMPLE = Path(__file__).parent.parent / "config" / "wantd.toml"
-# What each foreign variable stands in for (SPEC sections 4 and 5).
+# What each foreign variable stands in for (docs/configuration.md).
 FOREIGN = {
     "HF_ENDPOINT": ("hub", "endpoint", "https://a.example"),
     "HF_BASE_URL": ("hub", "endpoint", "https://b.example"),

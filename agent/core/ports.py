@@ -12,7 +12,7 @@ from agent.errors import WantdError
 class Source(Protocol):
     """A place that models come from. One suite, `tests/sources/test_contract.py`, runs over every implementation.
 
-    What is certain (not found, gated, bad token) raises errors that are not retryable; what time may mend raises
+    What is certain (not found, gated, bad token) raises errors that are not retryable; what may pass with time raises
     retryable ones. No method returns a part of what is asked for. The locations carry their own way of access
     (`core.access`), so a new source is one new file.
     """

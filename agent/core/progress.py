@@ -64,8 +64,9 @@ class ModelProgress:
     waiting: Wait | None = None
     error: WantdError | None = None
     attempt: int = 1
-    _marks: deque[tuple[float, int]] = field(default_factory=deque)
-    _counts: Counter[State] = field(default_factory=Counter)
+    # Made when bytes move: of most models, and of all that failed to resolve, none ever do.
+    _marks: deque[tuple[float, int]] | None = None
+    _counts: Counter[State] | None = None
 
     @staticmethod
     def failed(error: WantdError) -> ModelProgress:
@@ -80,22 +81,23 @@ class ModelProgress:
         self.waiting, self.error = waiting, error
         if state is not State.DOWNLOADING:
             self.rate = 0.0
-            self._marks.clear()
+            self._marks = None
 
     def begin(self, files: list[FileProgress], total: int | None) -> None:
         """The plan is known: these files, `total` bytes (None where a size is unknown)."""
         self.files, self.bytes_total = files, total
         self.bytes_done = 0
-        self._counts = Counter(file.state for file in files)
-        self._marks.clear()
+        self._counts = Counter(file.state for file in files) if files else None
+        self._marks = None
 
     def update(self, file: FileProgress, done: int, state: State, now: float) -> None:
         """One of the files has `done` bytes and is in `state`. `now` is a monotonic time in seconds."""
         self.bytes_done += done - file.bytes_done
-        self._counts[file.state] -= 1
-        self._counts[state] += 1
+        counts = self._counts = Counter() if self._counts is None else self._counts
+        counts[file.state] -= 1
+        counts[state] += 1
         file.bytes_done, file.state = done, state
-        marks = self._marks
+        marks = self._marks = deque() if self._marks is None else self._marks
         if marks and self.bytes_done < marks[-1][1]:
             marks.clear()  # bad ranges were dropped: measure the rate from here
         if marks and now - marks[-1][0] < RATE_STEP_S:
@@ -119,12 +121,12 @@ class ModelProgress:
     @property
     def files_done(self) -> int:
         """How many files are complete and verified."""
-        return self._counts[State.READY]
+        return self._counts[State.READY] if self._counts else 0
 
     @property
     def only_verifying(self) -> bool:
         """Whether every file that is not done has all its bytes and is being hashed."""
-        verifying = self._counts[State.VERIFYING]
+        verifying = self._counts[State.VERIFYING] if self._counts else 0
         return verifying > 0 and verifying + self.files_done == len(self.files)
 
     @property

@@ -28,7 +28,7 @@ class Backoff:
     def delay(self, attempt: int, error: WantdError, random: float) -> float | None:
         """Seconds until the next try after failure number `attempt` (1 is the first) without progress between.
 
-        `random` is in [0, 1). None means give up: the error is not one that time mends, or there were enough. What a
+        `random` is in [0, 1). None means give up: the error is final, or there were enough. What a
         server asked for (`error.retry_after_s`) is never undercut, and spread upwards by the jitter of the first
         attempt, so that those it sent away do not come back in one moment.
         """

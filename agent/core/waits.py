@@ -39,7 +39,7 @@ class ForSlot(Wait, frozen=True, tag="slot"):
 
 
 class ForRetry(Wait, frozen=True, tag="retry"):
-    """The last attempt failed with an error that time may mend; the next one begins at `until`."""
+    """The last attempt failed with a retryable error; the next one begins at `until`."""
 
     until: datetime
     because: WantdError

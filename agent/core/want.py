@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -26,6 +27,8 @@ HINT = (
     "write nothing (the name is the model), one model a line, or JSON like "
     '{"model": "qwen3", "priority": 5}; see the README, "Wants"'
 )
+
+NO_LABELS: Mapping[str, str] = MappingProxyType({})  # one for all wants that have none
 
 T = TypeVar("T", bound=msgspec.Struct)
 Text = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -79,7 +82,7 @@ class Want:
     models: tuple[WantedModel, ...]
     priority: int = DEFAULT_PRIORITY
     not_before: datetime | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
 
 
 def parse_want(name: str, data: bytes) -> Want:

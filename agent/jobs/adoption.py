@@ -7,9 +7,9 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from cachetools import LRUCache
 from loguru import logger
@@ -47,6 +47,7 @@ class Adoption:
     layout: Layout
     link_mode: Callable[[], int | None]
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "adopt"))
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of `_wrong`
     _wrong: LRUCache[tuple[str, str], _State] = field(default_factory=lambda: LRUCache(REMEMBERED))
 
     def candidates(self, file: PlanFile, key: str) -> list[HostFile]:
@@ -54,7 +55,10 @@ class Adoption:
         if _size(self.layout.part(key)) == file.size and not os.path.lexists(self.layout.journal(key)):
             return []
         found = self.caches.find(file.repo, file.name, file.size, file.sha256, file.git_sha1)
-        return [one for one in found if self._wrong.get(_known(one, file)) != _state(one.path)]
+        states = [_state(one.path) for one in found]
+        with self._lock:
+            wrong = [self._wrong.get(_known(one, file)) for one in found]
+        return [one for one, state, known in zip(found, states, wrong, strict=True) if state != known]
 
     async def take(
         self,
@@ -80,8 +84,13 @@ class Adoption:
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
                     loop.call_soon_threadsafe(on_bytes, candidate, done)
 
-            work = loop.run_in_executor(self._threads, self._take, file, key, candidate, link_mode, stopped, tell)
-            if taken := await finish_before_cancel(work, stopped.set):
+            work = self._threads.submit(self._take, file, key, candidate, link_mode, stopped, tell)
+
+            def halt(work: Future[Any] = work, stopped: threading.Event = stopped) -> None:
+                stopped.set()
+                work.cancel()  # of one that waits for a thread
+
+            if taken := await finish_before_cancel(asyncio.wrap_future(work), halt):
                 return taken
             on_bytes(candidate, 0)
         return None
@@ -102,7 +111,8 @@ class Adoption:
         except Interrupted:
             return None
         except Unusable as why:
-            self._wrong[_known(candidate, file)] = state
+            with self._lock:
+                self._wrong[_known(candidate, file)] = state
             logger.warning(
                 "not adopting {} from {}: {}; it is left as it is, and fetched", show(file.name), shown(candidate), why
             )

@@ -167,7 +167,7 @@ class Files:
                     ascii(file.name),
                     location.source,
                     shown.bytes_done,
-                    failed.message if failed else "the other did not answer",
+                    failed.message if failed else "the other did not respond",
                 )
             shown.source = job.progress.source = location.source
             return location

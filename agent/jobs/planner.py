@@ -69,7 +69,7 @@ class Planner:
             raise WantdError(
                 Code.HUB_PROTOCOL,
                 f"{listing.source} provides no hash for {show(unknown[0])}, so it could not be verified",
-                'add its sha256 to the catalogue, or take files on trust with policy.unverified = "accept"',
+                'add its sha256 to the catalog, or take files on trust with policy.unverified = "accept"',
                 file=show(unknown[0]),
             )
 

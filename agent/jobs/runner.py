@@ -180,7 +180,7 @@ def _allocated(path: str) -> int:
 
 
 def _most_definite(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of errors that came together, one that time does not mend, if there is one: it says most."""
+    """Of errors that came together, a final one, if there is one: it says most."""
     flat: list[BaseException] = []
     pending: list[BaseException] = [several]
     while pending:

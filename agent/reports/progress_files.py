@@ -29,7 +29,8 @@ BATCH_S = 0.05  # what a hand-off should last: on a busy machine a file may take
 SPREAD = 1000  # wants of a changed model that are queued in one turn of the loop: a millisecond
 BYTES_SHARE = 0.25  # at most this share of the time goes into byte counts
 UNWRITABLE_WARNINGS = 20  # wants named in the log in one go; the rest is counted
-# What may differ in a progress file that an earlier agent left: it need not be written again for that.
+# What may differ in a progress file that an earlier agent left: it need not be written again for that. Nor for `source`
+# of a model that is ready: to the agent that fetched it that is the Hub, to the next one the store.
 _NO_NEWS = ("agent", "created_at", "updated_at", "started_at", "finished_at")
 
 
@@ -75,7 +76,8 @@ class ProgressFiles:
         self._clock = clock
         self._interval_s = interval_s
         self._changes = feed.subscribe()
-        self._urgent: FairQueue[Ticket, None] = FairQueue(lambda ticket: ticket.path)
+        # The newest as well as the oldest: a fresh want does not wait for all that stand at a start.
+        self._urgent: FairQueue[Ticket, None] = FairQueue(lambda ticket: ticket.path, newest_too=True)
         self._bytes: FairQueue[Ticket, None] = FairQueue(lambda ticket: ticket.path)
         self._urgent_jobs = _Spreading(self._urgent)
         self._bytes_jobs = _Spreading(self._bytes)
@@ -225,4 +227,11 @@ def _says_the_same(want_path: str, data: bytes) -> bool:
     except (OSError, orjson.JSONDecodeError):
         return False
     new = orjson.loads(data)
-    return isinstance(there, dict) and all(there.get(key) == new.get(key) for key in {*there, *new} - set(_NO_NEWS))
+    if not isinstance(there, dict):
+        return False
+    for value in (there, new):
+        models = value.get("models")
+        for model in models if isinstance(models, list) else ():
+            if isinstance(model, dict) and model.get("state") == State.READY:
+                model.pop("source", None)
+    return all(there.get(key) == new.get(key) for key in {*there, *new} - set(_NO_NEWS))

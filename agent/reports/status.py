@@ -25,7 +25,7 @@ from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
 from agent.core.words import timestamp
 from agent.disk import atomic_write
 from agent.spool.files import progress_path
-from agent.spool.scan import scan
+from agent.spool.scan import list_wants
 from agent.store.layout import Layout, read_record
 from agent.store.lock_table import flock_holder
 from agent.store.locks import process_start
@@ -153,7 +153,7 @@ def collect(spool: str, store: str, now: float, *, everything: bool = True) -> S
     agent = agent_of(spool, layout)
     counts: Counter[str] = Counter()
     wants = []
-    for path in sorted(scan(spool, {}, tidy=False).changed):
+    for path in sorted(list_wants(spool)):
         if not everything and _is_ready(path):
             counts["ready"] += 1
             continue

@@ -15,7 +15,6 @@ from loguru import logger
 
 from agent.clock import Clock
 from agent.core.catalog import Catalog
-from agent.core.progress import ModelProgress
 from agent.core.states import State
 from agent.core.target import Target, make_target
 from agent.core.waits import NotBefore
@@ -26,7 +25,7 @@ from agent.requests.lookout import Look
 from agent.requests.read import Seen, read
 from agent.state.feed import Feed
 from agent.state.job import Job
-from agent.state.ticket import Ticket
+from agent.state.ticket import Part, Ticket
 from agent.store.layout import Published
 
 # A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
@@ -85,7 +84,6 @@ class Intake:
         self._read = read
         self._resolved_with = catalog(), policy()
         self._looked: dict[Target, tuple[float, Published]] = {}
-        self._jobs: dict[Ticket, list[Job]] = {}
 
     async def serve(self) -> None:
         """Run until cancelled."""
@@ -104,6 +102,7 @@ class Intake:
     async def take_in(self, paths: list[tuple[str, bool]]) -> None:
         """Read these paths (True: the writer was seen to close it) and act on what they hold now."""
         seen = await asyncio.to_thread(lambda: [self._read(path, closed) for path, closed in paths])
+        now = self._clock.now()  # one object for all of them
         begun: list[Ticket] = []
         for look in seen:
             if look.still:
@@ -112,7 +111,7 @@ class Intake:
             self._lookout.settled(look.path)
             if look.stamp is None:
                 self._drop(look.path)
-            elif ticket := self._note(look):
+            elif ticket := self._note(look, now):
                 begun.append(ticket)
         await self._begin_all(begun)
 
@@ -128,14 +127,14 @@ class Intake:
             wants = [(ticket, ticket.want) for ticket in some if ticket.want and not ticket.waiting]
             resolved = await asyncio.to_thread(self._resolve_all, [want for _, want in wants])
             for (ticket, want), targets in zip(wants, resolved, strict=True):
-                had = [job.target for job in self._jobs.get(ticket, [])]
-                differs = had != [target for _, target in targets if isinstance(target, Target)]
-                if differs and ticket.want is want and not ticket.gone:
+                had = [job.target for job in _jobs(ticket)]
+                differs = had != [target for target in targets if isinstance(target, Target)]
+                if differs and ticket.want == want and not ticket.gone:
                     await self._begin(ticket)
 
-    def _note(self, look: Seen) -> Ticket | None:
+    def _note(self, look: Seen, now: datetime) -> Ticket | None:
         """Note what was read; the ticket if it has to be begun."""
-        ticket, now = self.tickets.get(look.path), self._clock.now()
+        ticket = self.tickets.get(look.path)
         if ticket is None:
             ticket = self.tickets[look.path] = Ticket(look.path, now)
         elif ticket.stamp == look.stamp:
@@ -160,10 +159,10 @@ class Intake:
         if ticket.want is None:
             return False  # the same bytes are wrong in the same way
         if ticket.state is not State.FAILED:
-            for job in self._jobs.get(ticket, []):
+            for job in _jobs(ticket):
                 self._board.retry_now(job)
             return False
-        jobs = self._jobs.get(ticket, [])
+        jobs = _jobs(ticket)
         self._release(ticket)
         ticket.retry(now)
         for job in jobs:
@@ -173,24 +172,22 @@ class Intake:
 
     async def _begin_all(self, tickets: list[Ticket]) -> None:
         due = [(ticket, ticket.want) for ticket in tickets if ticket.want and not self._not_yet(ticket)]
+        if not due:
+            return
         # In a thread: near misses for a manifest of 10,000 unknown names take a second.
-        resolved = await asyncio.to_thread(self._resolve_all, [want for _, want in due])
-        wanted = {target for targets in resolved for _, target in targets if isinstance(target, Target)}
-        published = await self._in_store(wanted)
+        resolved, published = await asyncio.to_thread(self._look_up, [want for _, want in due], self._clock.monotonic())
+        now = self._clock.now()  # one object for all of them
         for (ticket, want), targets in zip(due, resolved, strict=True):
-            if self.tickets.get(ticket.path) is not ticket or ticket.want is not want:
+            if self.tickets.get(ticket.path) is not ticket or ticket.want != want:
                 continue  # removed, or rewritten, in the meantime
-            jobs: list[Job] = []
-            ticket.models = []
-            ticket.started_at = self._clock.now()
-            for name, target in targets:
+            ticket.started_at = now
+            parts: list[Part] = []
+            for target in targets:
                 if isinstance(target, Target):
-                    job = self._board.subscribe(ticket, target, want.priority, published[target])
-                    jobs.append(job)
-                    ticket.models.append((name, job.progress))
+                    parts.append(self._board.subscribe(ticket, target, want.priority, published[target]))
                 else:
-                    ticket.models.append((name, ModelProgress.failed(target)))
-            self._jobs[ticket] = jobs
+                    parts.append(target)
+            ticket.parts = parts
             self._feed.changed(ticket)
 
     async def _begin(self, ticket: Ticket) -> None:
@@ -198,17 +195,14 @@ class Intake:
         ticket.resume()
         await self._begin_all([ticket])
 
-    def _resolve_all(self, wants: list[Want]) -> list[list[tuple[str, Target | WantdError]]]:
-        return [self._resolve(want) for want in wants]
-
-    def _resolve(self, want: Want) -> list[tuple[str, Target | WantdError]]:
-        return [(model.reference, self._target(model)) for model in want.models]
+    def _resolve_all(self, wants: list[Want]) -> list[list[Target | WantdError]]:
+        return [[self._target(model) for model in want.models] for want in wants]
 
     def _target(self, model: WantedModel) -> Target | WantdError:
         try:
             return make_target(self._catalog(), self._policy(), model)
         except WantdError as error:
-            return error
+            return error.with_traceback(None)  # which would keep the frames, and all that is in them
 
     def _not_yet(self, ticket: Ticket) -> bool:
         """Whether the want asks for a later time; then it is begun by appointment."""
@@ -226,18 +220,26 @@ class Intake:
         self._feed.changed(ticket)
         return True
 
-    async def _in_store(self, targets: set[Target]) -> dict[Target, Published | None]:
+    def _look_up(
+        self, wants: list[Want], now: float
+    ) -> tuple[list[list[Target | WantdError]], dict[Target, Published | None]]:
+        """What each want's models come down to, and what the store has of them. `now` is monotonic."""
+        resolved = self._resolve_all(wants)
+        wanted = {target for targets in resolved for target in targets if isinstance(target, Target)}
+        return resolved, self._in_store(wanted, now)
+
+    def _in_store(self, targets: set[Target], now: float) -> dict[Target, Published | None]:
         """What the store has of each. One that was not there may be there by now: it is looked for each time."""
-        now = self._clock.monotonic()
-        self._looked = {target: look for target, look in self._looked.items() if look[0] > now - STORE_LOOK_S}
-        known = {target: self._looked[target][1] for target in targets if target in self._looked}
-        rest = [target for target in targets if target not in known]
-        found = await asyncio.to_thread(lambda: {target: self._published(target) for target in rest})
-        self._looked |= {target: (now, published) for target, published in found.items() if published}
+        looked = {target: look for target, look in self._looked.items() if look[0] > now - STORE_LOOK_S}
+        known = {target: looked[target][1] for target in targets if target in looked}
+        found = {target: self._published(target) for target in targets if target not in known}
+        looked |= {target: (now, published) for target, published in found.items() if published}
+        self._looked = looked  # one assignment: another look-up may run in another thread, and loses nothing but time
         return {**known, **found}
 
     def _release(self, ticket: Ticket) -> None:
-        self._board.unsubscribe(ticket, self._jobs.pop(ticket, []))
+        self._board.unsubscribe(ticket, _jobs(ticket))
+        ticket.parts = ()
         self._clock.forget(f"begin {ticket.path}")
 
     def _drop(self, path: str) -> None:
@@ -246,3 +248,7 @@ class Intake:
             self._release(ticket)
             ticket.gone = True
             self._feed.gone(ticket)
+
+
+def _jobs(ticket: Ticket) -> list[Job]:
+    return [part for part in ticket.parts if isinstance(part, Job)]

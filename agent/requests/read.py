@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 
-from agent.core.want import Want, parse_want
+from agent.core.want import WANT_SUFFIX, Want, parse_want
 from agent.errors import Code, WantdError
 from agent.spool.files import Stamp, StillWrittenError, read_want
+
+SAME_MAX_BYTES = 1024  # longer contents are parsed each time
+SAME_MOST = 1000  # contents remembered: 1 MB
 
 
 @dataclass(slots=True)
@@ -30,14 +34,26 @@ def read(path: str, closed: bool) -> Seen:
         seen.stamp = Stamp.of(os.lstat(path))
         data, seen.stamp = read_want(path, closed=closed)
         seen.digest = hashlib.blake2b(data, digest_size=16).digest()
-        seen.want = parse_want(os.path.basename(path), data)
+        seen.want = _parse(path, data)
     except StillWrittenError:
         seen.still = True
     except (FileNotFoundError, NotADirectoryError):
         seen.stamp = None
     except WantdError as error:
-        seen.error = error
+        seen.error = error.with_traceback(None)  # which would keep the frames, and the bytes of the want in them
     except OSError as error:
         hint = "make it a plain file that the agent's user may read"
         seen.error = WantdError(Code.WANT_UNREADABLE, f"the want cannot be read: {error.strerror}", hint)
     return seen
+
+
+def _parse(path: str, data: bytes) -> Want:
+    want = _parse_shared(data) if len(data) <= SAME_MAX_BYTES else None
+    # Without content the model is the file's own name.
+    return want if want and want.models[0].reference else parse_want(os.path.basename(path), data)
+
+
+@lru_cache(SAME_MOST)
+def _parse_shared(data: bytes) -> Want:
+    """Many wants hold the same: those share one `Want`."""
+    return parse_want(WANT_SUFFIX, data)

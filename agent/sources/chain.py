@@ -112,7 +112,7 @@ class Chain:
         raise self._summed(errors, query, name)
 
     def _summed(self, errors: dict[int, WantdError], query: Query, file: SafeName | None) -> WantdError:
-        """One error for what every source said: the first that time may mend leads, the others stand beside it."""
+        """One error for what every source said: the first retryable one leads, the others stand beside it."""
         said = [(self._sources[at].name, errors[at]) for at in sorted(errors)]
         lead = next((error for _, error in said if error.retryable), said[0][1])
         waits = [error.retry_after_s for _, error in said if error.retry_after_s is not None]

@@ -11,27 +11,28 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 import time
-from typing import NamedTuple
 
 from agent.core.want import MAX_BYTES, PROGRESS_SUFFIX, WANT_SUFFIX, too_large
 from agent.disk import atomic_write
 from agent.errors import Code, WantdError
 
+_PACK = struct.Struct("<QQqq").pack
 QUIET_S = 1.0  # a want that was not seen to be closed is read once it has been unchanged for so long
 
 
-class Stamp(NamedTuple):
-    """Tells one content of a file from another without reading it. A tuple: a scan makes 100,000 of them."""
+class Stamp(bytes):
+    """Tells one content of a file from another without reading it.
 
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
+    Inode, size, mtime and ctime in ns, packed: 80 bytes of memory, where a tuple of them has 230.
+    """
+
+    __slots__ = ()
 
     @staticmethod
     def of(info: os.stat_result) -> Stamp:
-        return Stamp(info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        return Stamp(_PACK(info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns))
 
 
 class StillWrittenError(Exception):

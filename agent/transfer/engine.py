@@ -44,34 +44,30 @@ WORKERS = max(2, min(4, os.cpu_count() or 2))  # threads for hashing and for the
 class Engine:
     """Implements `Transfer`. To be used on one event loop; closed with `close`.
 
-    `environ` holds the proxy variables and SSL_CERT_FILE; `chance` gives numbers in [0, 1) for the jitter.
+    `config` gives the `[transfer]` section in force, which is followed with every tick and every request. `environ`
+    holds the proxy variables and SSL_CERT_FILE; `chance` gives numbers in [0, 1) for the jitter.
     """
 
     def __init__(
         self,
-        config: TransferConfig,
+        config: Callable[[], TransferConfig],
         budgets: HostBudgets,
         environ: Mapping[str, str],
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._config = config
         self._chance = chance
-        self._bucket = Bucket(config.max_rate)
+        self._bucket = Bucket(config().max_rate)
         self._http = HttpTransport(budgets, environ)
-        self._reader = Reader(self._http, self._bucket, config.stall_timeout_s)
-        self._lanes = Lanes(self._reader, config.connections)
+        self._lanes = Lanes(
+            Reader(self._http, self._bucket, lambda: config().stall_timeout_s),
+            config().connections,
+        )
         self._hashing = ThreadPoolExecutor(WORKERS, "hash")
         self._disk = ThreadPoolExecutor(WORKERS, "disk")
         self._reports: dict[Download, _Report] = {}
         self._flushing: Future[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
-
-    def reconfigure(self, config: TransferConfig) -> None:
-        """Take over another configuration; what is on its way goes on under it."""
-        self._config = config
-        self._bucket.reconfigure(config.max_rate)
-        self._lanes.tuner.reconfigure(config.connections)
-        self._reader.stall_s = config.stall_timeout_s
 
     async def close(self) -> None:
         """Stop every connection and thread. Fetches should be cancelled before."""
@@ -94,10 +90,12 @@ class Engine:
                 loop.call_soon_threadsafe(changed.set)
 
         download = Download(request, wake, lambda d: _ignore(self._hashing.submit(d.follow)))
-        backoff = Backoff(self._config.retry_min_s, self._config.retry_max_s, FETCH_FAILURES)
+        config = self._config()
+        backoff = Backoff(config.retry_min_s, config.retry_max_s, FETCH_FAILURES)
         fetch = Fetch(download, locate, changed, self._lanes, self._disk, backoff, self._chance)
         report = self._reports[download] = _Report(download, on_bytes)
         if self._ticker is None or self._ticker.done():
+            self._follow_config()
             self._ticker = loop.create_task(self._tick(), name="transfer-ticker")
         try:
             fetched = await fetch.run()
@@ -122,10 +120,17 @@ class Engine:
         processors = Processors(len(os.sched_getaffinity(0)))
         while self._reports:
             await asyncio.sleep(TICK_S)
+            self._follow_config()
             self._lanes.tick(processors.crowded(self._lanes.tuner.target))
             for report in list(self._reports.values()):
                 report.look()
             self._flush_early()
+
+    def _follow_config(self) -> None:
+        """What is on its way goes on under the cap and the number of connections that are configured now."""
+        config = self._config()
+        self._bucket.set_rate(config.max_rate)
+        self._lanes.tuner.set_limit(config.connections)
 
     def _flush_early(self) -> None:
         """Make the disk start, so that the last syncs are short."""

@@ -193,7 +193,7 @@ class Partial:
                 self._append(b"[%d,null]\n" % index)
 
     def sync(self) -> None:
-        """Bring the file's bytes to the disk. On failure, all claims since the last good sync are taken back."""
+        """Sync the file's bytes to the disk. On failure, all claims since the last good sync are taken back."""
         with self._lock:
             syncing, self._unsynced = self._unsynced, []
         try:
@@ -248,7 +248,7 @@ def _allocate(fd: int, start: int, length: int) -> bool:
 
 
 def write_small(path: str, data: memoryview) -> None:
-    """Bring a small file to the disk in one step. Raises `disk_full`, `store_unwritable`."""
+    """Write a small file to the disk in one step. Raises `disk_full`, `store_unwritable`."""
     with disk_errors(path):
         atomic_write(path, data, sync=Sync.FILE)
 

@@ -28,8 +28,10 @@ class Bucket:
         self._next = 0.0
         self.rate = rate
 
-    def reconfigure(self, rate: int) -> None:
-        """Set the cap, in bytes per second; 0 is none."""
+    def set_rate(self, rate: int) -> None:
+        """Set the cap, in bytes per second; 0 is none. The same again changes nothing."""
+        if rate == self.rate:
+            return
         with self._lock:
             self.rate = rate
             self._next = min(self._next, self._clock() + QUANTUM_S)
@@ -62,8 +64,10 @@ class Tuner:
         self._hold_until = 0.0
         self._doubts = 0
 
-    def reconfigure(self, limit: int) -> None:
-        """Set the most connections there may be."""
+    def set_limit(self, limit: int) -> None:
+        """Set the most connections there may be. The same again changes nothing."""
+        if limit == self.limit:
+            return
         self.limit = limit
         self._adopt(min(self.target, limit) if self.target > limit else max(self.target, min(CONNECTIONS_FIRST, limit)))
 

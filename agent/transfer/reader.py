@@ -92,10 +92,13 @@ class _Call:
 
 
 class Reader:
-    """Reads pieces. One for all lanes; holds nothing that belongs to one of them."""
+    """Reads pieces. One for all lanes; holds nothing that belongs to one of them.
 
-    def __init__(self, http: HttpTransport, bucket: Bucket, stall_s: float) -> None:
-        self.stall_s = stall_s
+    `stall_s` gives `transfer.stall_timeout_s`; it is asked for at each request, from many threads.
+    """
+
+    def __init__(self, http: HttpTransport, bucket: Bucket, stall_s: Callable[[], float]) -> None:
+        self._stall_s = stall_s
         self._http = http
         self._bucket = bucket
 
@@ -112,7 +115,7 @@ class Reader:
         except (Stopped, _OtherShape):
             return None
         except EXPECTED as error:
-            return failure(error, location, piece.download.request.label, self.stall_s)
+            return failure(error, location, piece.download.request.label, self._stall_s())
         return None
 
     # -- the three shapes ---------------------------------------------------------------------------------------
@@ -221,7 +224,7 @@ class Reader:
     def _open(self, lane: Lane, piece: Piece, span: tuple[int, int] | None) -> Iterator[Body]:
         """The body of a request for the span, or for the whole file; let go at the end."""
         access = piece.location.access
-        call = _Call(lane, self._http, piece.download.request.label, self.stall_s)
+        call = _Call(lane, self._http, piece.download.request.label, self._stall_s())
         body = call.http(access, span) if isinstance(access, PlainHttp) else access.open(span, call)
         complete = False
         try:

@@ -14,7 +14,7 @@ from tests.hub.process import HubProcess
 
 
 def test_a_gguf_lies_where_llmlbs_node_looks(agent: AgentProcess, hub: HubProcess) -> None:
-    """Issue 2, point 9, and the shape of `manifest.json` in HUB.md."""
+    """The shape of `manifest.json` is what a node of llmlb reads (docs/hub.md)."""
     agent.drop("qwen3", "qwen3")
     path = Path(agent.ready("qwen3"))
     folder = agent.store / "qwen3"

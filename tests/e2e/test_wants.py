@@ -1,4 +1,4 @@
-"""Every way of writing a want, and what becomes of it (SPEC section 2)."""
+"""Every way of writing a want, and what becomes of it (docs/protocol.md)."""
 
 from __future__ import annotations
 

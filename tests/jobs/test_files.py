@@ -222,7 +222,7 @@ async def test_a_source_that_gave_none_of_it_is_not_named(shop: Workshop) -> Non
     with logged() as lines:
         _, fetched = await shop.files.obtain(run, file, shown)
     assert fetched.source == "mirror"
-    assert lines == [f"INFO qwen3: '{NAME}' continues from mirror at byte 0: the other did not answer"]
+    assert lines == [f"INFO qwen3: '{NAME}' continues from mirror at byte 0: the other did not respond"]
 
 
 async def test_a_published_file_is_linked_and_not_fetched(shop: Workshop) -> None:

@@ -51,7 +51,7 @@ class Fetching:
 
 @pytest.fixture
 async def fetching(tmp_path: Path) -> AsyncIterator[Fetching]:
-    engine = Engine(QUICK, HostBudgets(), {})
+    engine = Engine(lambda: QUICK, HostBudgets(), {})
     yield Fetching(engine, tmp_path)
     await engine.close()
 

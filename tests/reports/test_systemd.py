@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.reports.systemd import Supervisor
-from tests.harness import DEADLINE_S, wait_until
-
-
-class Manager:
-    """The other end of NOTIFY_SOCKET."""
-
-    def __init__(self, address: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self._socket.settimeout(DEADLINE_S)
-
-    def next(self) -> list[str]:
-        """The lines of the next datagram."""
-        return self._socket.recv(4096).decode().split("\n")
-
-    def drain(self) -> int:
-        """Read what has come up to now, and how many that was."""
-        count = 0
-        self._socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while self._socket.recv(4096):
-                count += 1
-        self._socket.settimeout(DEADLINE_S)
-        return count
-
-    def close(self) -> None:
-        self._socket.close()
+from agent.core.states import State
+from agent.reports.systemd import Supervisor, counts_in_words
+from tests.fakes import eventually, logged
+from tests.manager import Manager
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -130,14 +105,39 @@ def test_a_manager_that_is_gone_harms_nothing(tmp_path: Path) -> None:
     Supervisor.of({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready()
 
 
-def test_the_agent_tells_it_all(manager: Manager, address: str, make_agent) -> None:  # type: ignore[no-untyped-def]
-    agent = make_agent(NOTIFY_SOCKET=address, WATCHDOG_USEC="3000000")
-    agent.start()
-    agent.ready(agent.drop("qwen3").stem)
-    agent.drop("nonsense", "no such model")
-    told: list[str] = []
-    wait_until(lambda: told.extend(manager.next()) or "STATUS=0 moving, 1 ready, 1 failed" in told, "the counts")
-    assert told[0] == "READY=1"
-    assert "WATCHDOG=1" in told
-    agent.stop()
-    wait_until(lambda: told.extend(manager.next()) or "STOPPING=1" in told, "that it stops")
+def test_counts_in_words() -> None:
+    counts = Counter({State.QUEUED: 1, State.RESOLVING: 2, State.DOWNLOADING: 3, State.VERIFYING: 4, State.READY: 5})
+    assert counts_in_words(counts) == "10 moving, 5 ready, 0 failed"
+    counts += Counter({State.WAITING: 6, State.FAILED: 7})
+    assert counts_in_words(counts) == "10 moving, 6 waiting, 5 ready, 7 failed"
+    assert counts_in_words(Counter()) == "0 moving, 0 ready, 0 failed"
+
+
+async def test_without_a_watchdog_only_the_status_is_told(manager: Manager, address: str) -> None:
+    supervisor = Supervisor.of({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "0"})
+    supervisor.note = "a note"
+    serving = asyncio.create_task(supervisor.serve(lambda: "1\n moving"))
+    assert await asyncio.to_thread(manager.next) == ["STATUS=1 moving; a note"]
+    serving.cancel()
+
+
+@pytest.mark.parametrize("environ", [{"WATCHDOG_USEC": "3000"}, {"WATCHDOG_USEC": "3000", "WATCHDOG_PID": ""}])
+async def test_a_watchdog_for_any_process_is_fed(manager: Manager, address: str, environ: dict[str, str]) -> None:
+    supervisor = Supervisor.of({"NOTIFY_SOCKET": address, **environ})
+    serving = asyncio.create_task(supervisor.serve(lambda: ""))
+    for _ in range(3):
+        assert await asyncio.to_thread(manager.next) == ["WATCHDOG=1"]
+    serving.cancel()
+
+
+async def test_a_status_that_was_not_sent_is_sent_when_it_can_be(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    supervisor = Supervisor.of({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000"})
+    with logged("WARNING") as lines:
+        serving = asyncio.create_task(supervisor.serve(lambda: "fine"))
+        await eventually(lambda: lines, "it could not be told")
+    late = Manager(address)
+    assert await asyncio.to_thread(late.next) == ["STATUS=fine", "WATCHDOG=1"]
+    serving.cancel()
+    late.close()
+    assert lines[0] == "WARNING cannot tell systemd STATUS=fine: No such file or directory"

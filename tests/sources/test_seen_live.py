@@ -56,7 +56,7 @@ Respond = Callable[[web.Request], web.StreamResponse]
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
     config = TransferConfig(connections=2, retry_min_s=0.01, retry_max_s=0.02)
-    engine = Engine(config, HostBudgets(), {})
+    engine = Engine(lambda: config, HostBudgets(), {})
     yield engine
     await engine.close()
 

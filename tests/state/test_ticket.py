@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from agent.core.progress import ModelProgress
 from agent.core.states import State
 from agent.core.waits import NotBefore
@@ -13,14 +15,21 @@ from agent.state.ticket import Ticket
 from tests.fakes import START, error, ticket
 
 LATER = START + timedelta(hours=1)
-WANT = Want((WantedModel("qwen3"),))
+WANT = Want((WantedModel("qwen3"), WantedModel("other")))
+
+
+class Model:
+    """A job, as a ticket sees it."""
+
+    def __init__(self, attempt: int = 1) -> None:
+        self.progress = ModelProgress(attempt=attempt)
 
 
 def tried() -> Ticket:
     """A want that was tried, with everything set."""
     tried = ticket()
     tried.want, tried.error, tried.waiting = WANT, error(), NotBefore(LATER)
-    tried.models = [("qwen3", ModelProgress(attempt=4)), ("other", ModelProgress(attempt=2))]
+    tried.parts = (Model(4), Model(2))
     tried.fraction, tried.attempt, tried.started_at, tried.finished_at = 0.5, 3, START, START
     return tried
 
@@ -63,5 +72,37 @@ def test_its_state_is_its_own_error_then_its_own_wait_then_that_of_its_models() 
     assert want.state is State.QUEUED
     want.models[0][1].go(State.RESOLVING)
     assert want.state is State.RESOLVING
-    want.models = [("qwen3", ModelProgress.failed(error(Code.GATED)))]
+    want.parts = [error(Code.GATED)]
     assert want.state is State.FAILED
+
+
+@pytest.mark.parametrize(
+    "want",
+    [
+        Want((WantedModel("qwen3"),)),
+        Want((WantedModel("qwen3", revision="v1"),)),
+        Want((WantedModel("qwen3"),), priority=0),
+        Want((WantedModel("qwen3"),), labels={"team": "x"}),
+        WANT,
+        None,
+    ],
+)
+def test_a_want_comes_back_as_it_was_read(want: Want | None) -> None:
+    new = ticket()
+    new.want = want
+    assert new.want == want
+
+
+def test_each_model_is_shown_under_its_reference_with_its_error_or_its_progress() -> None:
+    new, model = ticket(), Model()
+    new.want, new.parts = WANT, [model, error(Code.GATED)]
+    (first, progress), (second, failed) = new.models
+    assert (first, second) == ("qwen3", "other")
+    assert progress is model.progress
+    assert failed.error is not None
+    assert failed.error.code is Code.GATED
+    new.want = Want((WantedModel("qwen3"),))
+    new.parts = [model]
+    assert (new.parts, new.models) == ((model,), [("qwen3", model.progress)])
+    new.parts = []
+    assert new.models == []

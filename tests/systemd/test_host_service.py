@@ -31,7 +31,7 @@ from tests.systemd.machine import Machine
 HALF = MODEL_BYTES // 2
 RESUMED = MODEL_BYTES * 3 // 4  # the other half, and at most a range for each connection once more
 SLOW = "[transfer]\nmax_rate = 12_000_000"  # five seconds for the model: time to do something to the agent
-STOP_S = 5.0  # the promise of SPEC section 11
+STOP_S = 5.0  # what docs/protocol.md promises of SIGTERM
 
 
 def status(machine: Machine) -> str:

@@ -188,8 +188,8 @@ NAMES: dict[bytes, str] = {  # and their rows
     b"$(touch pwned)": "names that mean something to a shell, a format or a log",
     b"%s%n{0}": "names that mean something to a shell, a format or a log",
     b"<red>{message}<red>": "names that mean something to a shell, a format or a log",
-    b"a.want": "names that look like wants and answers",
-    b"w.progress": "names that look like wants and answers",
+    b"a.want": "names that look like wants and progress files",
+    b"w.progress": "names that look like wants and progress files",
 }
 
 
@@ -207,7 +207,7 @@ def names(root: Path) -> None:
 
         wait_until(all_ready, "all are ready")
         wait_until(
-            lambda: "cannot write the progress file of" in agent.log(), "the one without a place for its answer is told"
+            lambda: "cannot write the progress file of" in agent.log(), "the log names the one without a progress file"
         )
         good_is_served(agent)
         log = agent.log_path.read_bytes()
@@ -365,9 +365,9 @@ def deep_tree(root: Path) -> None:
 def cases(_: int) -> Iterator[Case]:
     rows = Counter(f"wants that are {row}" for row, _ in KINDS.values())
     yield Case("wants that are no plain files", kinds, needs=("root",), faults=rows)
-    yield Case("hard links", hard_link, faults={"hard links to other people's files, as want and as answer": 2})
-    planted = {"an answer's name that is a link to a victim, a directory, a FIFO": 4}
-    yield Case("planted answers", planted_progress, faults=planted)
+    yield Case("hard links", hard_link, faults={"hard links to other people's files, as want and as progress file": 2})
+    planted = {"a progress file's name that is a link to a victim, a directory, a FIFO": 4}
+    yield Case("planted progress files", planted_progress, faults=planted)
     yield Case("a want swapped for a link between two looks, for 3 s", swapped)
     yield Case("names", names, faults=Counter(NAMES.values()))
     says = Counter(f"wants that say: {row}" for _, _, row in CONTENTS.values())

@@ -14,7 +14,7 @@ from agent.transfer.engine import Engine
 
 async def main() -> None:
     url, part, journal, size, sha256 = sys.argv[1:]
-    engine = Engine(TransferConfig(), HostBudgets(), {})
+    engine = Engine(TransferConfig, HostBudgets(), {})
 
     async def locate(_: WantdError | None) -> Location:
         return Location("hub", PlainHttp(url, AddressRule(True)))

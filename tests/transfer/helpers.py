@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.config import Transfer
 from agent.core.access import AddressCheck, PlainHttp
 from agent.core.remote import Fetched, FetchRequest, Location
 from agent.errors import WantdError
+from agent.net.budget import HostBudgets
 from agent.transfer.engine import Engine
 from tests.transfer.server import Server
 
@@ -32,8 +34,12 @@ def git_sha1(data: bytes) -> str:
 class Bench:
     """One engine, one server, one directory."""
 
-    def __init__(self, directory: Path, server: Server, engine: Engine, rule: AddressCheck) -> None:
-        self.directory, self.server, self.engine, self.rule = directory, server, engine, rule
+    def __init__(
+        self, directory: Path, server: Server, config: Transfer, environ: Mapping[str, str], rule: AddressCheck
+    ) -> None:
+        self.directory, self.server, self.rule = directory, server, rule
+        self.config = config  # the one in force
+        self.engine = Engine(lambda: self.config, HostBudgets(), environ)
         self.part = directory / "file.part"
         self.journal = directory / "file.json"
         self.located: list[WantdError | None] = []

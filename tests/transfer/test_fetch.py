@@ -172,7 +172,7 @@ async def test_the_cap_on_the_rate_holds_over_all_connections_and_can_be_lifted(
     while not one.told or one.told[-1][0] < MIB:
         await asyncio.sleep(0.02)
     assert one.told[-1][0] <= 2 * MIB * (loop.time() - began) + MIB
-    one.engine.reconfigure(TransferConfig(max_rate=0))
+    one.config = TransferConfig(max_rate=0)
     await asyncio.wait_for(fetch, 20)
     assert one.holds()
 

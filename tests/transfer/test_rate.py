@@ -46,8 +46,16 @@ def test_a_higher_cap_takes_effect_at_once() -> None:
     bucket = Bucket(1000, Clock())
     for _ in range(20):
         bucket.grant()
-    bucket.reconfigure(100 * MIB)
+    bucket.set_rate(100 * MIB)
     assert bucket.grant()[1] < 0.1
+
+
+def test_the_same_cap_again_gives_nobody_a_second_start() -> None:
+    bucket = Bucket(1000, Clock())
+    for _ in range(20):
+        bucket.grant()
+    bucket.set_rate(1000)
+    assert bucket.grant()[1] > 1.0
 
 
 def run(tuner: Tuner, seconds: float, rate_of: float, most: float, start: float = 0.0, received: int = 0) -> int:
@@ -128,11 +136,20 @@ def test_lanes_that_are_not_all_in_use_say_nothing() -> None:
     assert tuner.target == CONNECTIONS_FIRST
 
 
+def test_the_same_limit_again_interrupts_no_measurement() -> None:
+    alone, told = Tuner(16), Tuner(16)
+    for tick in range(100):
+        told.set_limit(16)
+        for tuner in (alone, told):
+            tuner.update(tick * MEASURE_S, tick * MIB, True)
+        assert told.target == alone.target
+
+
 def test_a_new_limit_holds_at_once() -> None:
     tuner = Tuner(16)
     run(tuner, 3.0, 40e6, 1e12)
-    tuner.reconfigure(2)
+    tuner.set_limit(2)
     assert tuner.target == 2
-    tuner.reconfigure(16)
+    tuner.set_limit(16)
     run(tuner, HOLD_S, 40e6, 1e12, start=100.0)
     assert tuner.target == 16
