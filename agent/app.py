@@ -12,7 +12,7 @@ from loguru import logger
 
 from agent import __version__
 from agent.clock import SystemClock
-from agent.config import Config, Live, catalog_path
+from agent.config import Config, Live, catalog_path, own_directories
 from agent.core.progress import AgentInfo
 from agent.core.retry import STOP_S
 from agent.core.target import Target
@@ -102,7 +102,7 @@ class App:
 
         # Where bytes come from, and how
         budgets = HostBudgets()
-        host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: [live.config.store.dir])
+        host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: own_directories(live.config))
         self.sources = Assembly(lambda: live.config, self._environ, budgets, host_caches)
         self.engine = Engine(lambda: live.config.transfer, budgets, self._environ)
 

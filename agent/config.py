@@ -212,6 +212,11 @@ def shipped(name: str) -> str:
     return str(checkout if checkout.is_file() else Path(sys.prefix) / "share" / "wantd" / name)
 
 
+def own_directories(config: Config) -> list[str]:
+    """Directories that the agent fills itself: nothing is adopted from them."""
+    return [config.store.dir]
+
+
 def hub_token(config: Config, environ: Mapping[str, str]) -> str | None:
     """The Hub token: `HF_TOKEN`, else the token file, of either the first line; None when there is none to read.
 

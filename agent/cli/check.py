@@ -11,7 +11,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from agent.config import Config, catalog_path, find_file, hub_token, load, process_environment, proxy_key
+from agent.config import (
+    Config,
+    catalog_path,
+    find_file,
+    hub_token,
+    load,
+    own_directories,
+    process_environment,
+    proxy_key,
+)
 from agent.core.catalog import parse_catalog
 from agent.core.words import size
 from agent.errors import Code, Exit, WantdError
@@ -127,7 +136,7 @@ def _disk(config: Config) -> Iterator[Finding]:
 
 def _caches(config: Config) -> Iterator[Finding]:
     """What other programs of this host have that could be adopted."""
-    caches = HostCaches(lambda: config.adopt.caches, process_environment(), lambda: [config.store.dir])
+    caches = HostCaches(lambda: config.adopt.caches, process_environment(), lambda: own_directories(config))
     found = caches.survey()
     for one in found:
         files = "1 file" if one.files == 1 else f"{one.files} files"
