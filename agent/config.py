@@ -43,6 +43,7 @@ class Store(Section, frozen=True):
     dir: str = "~/.llmlb/models"
     keep_partials_days: Seconds = 7.0
     min_free_bytes: Bytes = 64 * 1024 * 1024
+    hub_cache: str = "hub"
 
 
 class Adopt(Section, frozen=True):
@@ -72,6 +73,7 @@ class Proxy(Section, frozen=True):
 class Policy(Section, frozen=True):
     allow: str | list[str] = "catalog"
     formats: list[str] = []
+    code: Literal["warn", "require"] = "warn"
     unverified: Literal["refuse", "accept"] = "refuse"
 
 
@@ -119,8 +121,8 @@ class Config(Section, frozen=True):
     log: Log = Log()
 
 
-# Keys that a running agent cannot change: it holds the locks of one spool and one store.
-FIXED = (("spool", "dir"), ("store", "dir"), ("http", "listen"))
+# Keys that a running agent cannot change: it holds the locks of one spool and one store, whose view moves with it.
+FIXED = (("spool", "dir"), ("store", "dir"), ("store", "hub_cache"), ("http", "listen"))
 
 
 class Live:
@@ -214,7 +216,7 @@ def shipped(name: str) -> str:
 
 def own_directories(config: Config) -> list[str]:
     """Directories that the agent fills itself: nothing is adopted from them."""
-    return [config.store.dir]
+    return [path for path in (config.store.dir, config.store.hub_cache) if path]
 
 
 def hub_token(config: Config, environ: Mapping[str, str]) -> str | None:
@@ -306,7 +308,7 @@ def _check(key: str, value: Any) -> str | None:
             return 'expected "auto", "none" or a list of absolute directories, like ["auto", "/srv/hub"]'
     if key == "dir" and not value.strip():
         return "expected a directory"
-    if key in ("dir", "path", "token_path") and "\0" in value:
+    if key in ("dir", "path", "token_path", "hub_cache") and "\0" in value:
         return "expected a path, which cannot hold NUL"
     return None
 
@@ -321,10 +323,17 @@ def _normal(config: Config, problems: list[str]) -> Config:
             problems.append(f"{key}: {show(text)}: there is no such home directory; give an absolute path")
             return text
 
+    store_dir, hub_cache = path("store.dir", config.store.dir), config.store.hub_cache
+    if hub_cache.startswith("~"):
+        hub_cache = path("store.hub_cache", hub_cache)
+    elif hub_cache:  # a relative one is beside the store
+        hub_cache = os.path.normpath(os.path.join(os.path.dirname(store_dir), hub_cache))
+    if f"{hub_cache}/".startswith(f"{store_dir}/"):
+        problems.append(f"store.hub_cache: {show(hub_cache)}: expected a directory outside store.dir")
     return replace(
         config,
         spool=replace(config.spool, dir=path("spool.dir", config.spool.dir)),
-        store=replace(config.store, dir=path("store.dir", config.store.dir)),
+        store=replace(config.store, dir=store_dir, hub_cache=hub_cache),
         adopt=replace(config.adopt, caches=_directories(config.adopt.caches, path)),
         catalog=replace(config.catalog, path=path("catalog.path", config.catalog.path)),
         hub=replace(

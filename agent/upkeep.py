@@ -11,8 +11,9 @@ from loguru import logger
 from agent.clock import Clock
 from agent.config import Live
 from agent.core.retention import expired
-from agent.core.retry import BALANCER_S, CATALOG_CHECK_S, DISK_CHECK_S, SLOTS_CHECK_S, SWEEP_S
+from agent.core.retry import BALANCER_S, CATALOG_CHECK_S, DISK_CHECK_S, SLOTS_CHECK_S, SWEEP_S, WATCH_CHECK_S
 from agent.jobs.board import Board
+from agent.jobs.losses import Losses
 from agent.jobs.slots import Slots
 from agent.reports.balancer import BalancerReports
 from agent.reports.progress_files import ProgressFiles
@@ -20,6 +21,7 @@ from agent.reports.status import AgentReport
 from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
+from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Locks
@@ -34,11 +36,13 @@ class Upkeep:
     clock: Clock
     layout: Layout
     inventory: Inventory
+    view: HubView
     locks: Locks
     catalog: CatalogFile
     intake: Intake
     lookout: Lookout
     board: Board
+    losses: Losses
     slots: Slots
     progress_files: ProgressFiles
     agent_report: AgentReport
@@ -49,6 +53,8 @@ class Upkeep:
         every, live = self.clock.every, self.live
         every("clear stale locks", lambda: live.config.scheduler.reap_s, self.reap)
         every("rescan the spool", lambda: live.config.scheduler.rescan_s, self.rescan)
+        every("check the watch on the spool", lambda: WATCH_CHECK_S, self.lookout.check_watch)
+        every("mend the view", lambda: live.config.scheduler.rescan_s, self.mend_view)
         every("heartbeats of locks", lambda: live.config.locks.heartbeat_s, self.beat)
         every("resume what waits for disk space", lambda: DISK_CHECK_S, self.board.resume_for_room)
         every("remove old partials", lambda: SWEEP_S, self.sweep)
@@ -56,6 +62,7 @@ class Upkeep:
         every("hand out new slots", lambda: SLOTS_CHECK_S, self.hand_out_slots)
         every("report to the load balancer", lambda: BALANCER_S, self.balancer.tell)
         self.clock.after("clear what a crash left", 0.0, self.reap)
+        self.clock.after("mend the view at the start", 0.0, self.mend_view)
         self.clock.after("remove old partials at the start", 1.0, self.sweep)
 
     async def reap(self) -> None:
@@ -72,8 +79,13 @@ class Upkeep:
             await asyncio.to_thread(self.layout.create)
         await self.lookout.rescan()
         self.progress_files.retry_unwritable()
+        await asyncio.to_thread(self.losses.ensure, list(self.board.jobs))
         await self.board.recheck()
         await self.tell()
+
+    async def mend_view(self) -> None:
+        """Make the view of the store in the Hub's cache layout what it should be: readers change it, and models go."""
+        await asyncio.to_thread(self.view.mend)
 
     async def tell(self) -> None:
         """Keep the agent's file true."""

@@ -17,7 +17,7 @@ from loguru import logger
 
 from agent.clock import Work
 from agent.core.access import PlainHttp
-from agent.core.names import RepoId, SafeName, StoreName
+from agent.core.names import Reference, RepoId, SafeName, StoreName
 from agent.core.remote import Fetched, FetchRequest, Listing, Locate, Location, OnBytes, Query, RemoteFile
 from agent.core.states import State
 from agent.core.target import Selection, Target
@@ -117,7 +117,8 @@ def logged(level: str = "DEBUG") -> Iterator[list[str]]:
 
 def target(name: str = "qwen3", **selection: Any) -> Target:
     """A model of its own repository. `selection` are further fields of what is selected."""
-    return Target(StoreName(name), Selection(RepoId(f"org/{name}"), **selection), name, StoreName(name))
+    chosen = Selection(RepoId(f"org/{name}"), **selection)
+    return Target(StoreName(name), chosen, Reference(name), StoreName(name), chosen)
 
 
 def ticket(name: str = "a") -> Ticket:

@@ -26,6 +26,7 @@ from agent.core.words import size
 from agent.errors import Code, Exit, WantdError
 from agent.reports.status import agent_of
 from agent.sources.host_caches import HostCaches
+from agent.store.hub_view import obstacle
 from agent.store.layout import Layout
 from agent.store.locks import Locks
 
@@ -55,7 +56,7 @@ def call(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, environ)
     file = arguments.config or find_file(environ)
     findings = [Finding(GOOD, "configuration", file or "no file: defaults and environment")]
-    looks: list[Callable[[Config], Iterator[Finding]]] = [_catalog, _spool, _store, _disk, _caches, _face]
+    looks: list[Callable[[Config], Iterator[Finding]]] = [_catalog, _spool, _store, _view, _disk, _caches, _face]
     for look in looks:
         findings += look(config)
     if not arguments.no_network:
@@ -121,6 +122,17 @@ def _store(config: Config) -> Iterator[Finding]:
     else:
         fix = "move the store to a file system with working flock(2), or let only one agent use it"
         yield Finding(WARNING, "locks", "flock has no effect on this file system", fix)
+
+
+def _view(config: Config) -> Iterator[Finding]:
+    hub = config.store.hub_cache
+    if not hub:
+        yield Finding(GOOD, "view", "none: store.hub_cache is empty")
+    elif why := obstacle(Layout(config.store.dir), hub):
+        fix = "set store.hub_cache to a writable directory on the store's file system, or to an empty string"
+        yield Finding(WARNING, "view", f"cannot create {hub}: {why}", fix)
+    else:
+        yield Finding(GOOD, "view", f"{hub}: programs find the models by name with HF_HUB_CACHE={hub} HF_HUB_OFFLINE=1")
 
 
 def _disk(config: Config) -> Iterator[Finding]:

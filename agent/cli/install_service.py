@@ -48,7 +48,7 @@ def install(host: Host, places: Places, program: str, config: str | None) -> Non
         host.put(f"{places.unit}.d/backoff.conf", _shipped("systemd/backoff.conf"))
     host.put(places.config, _read(template), keep=True)
     if places.sysusers and places.tmpfiles:
-        _system(host, places, elsewhere)
+        _system(host, places, elsewhere, in_force)
     else:
         host.directory(places.spool)
     if not host.root:
@@ -61,7 +61,7 @@ def install(host: Host, places: Places, program: str, config: str | None) -> Non
         host.say("keep it running after log-out:    loginctl enable-linger")
 
 
-def _system(host: Host, places: Places, elsewhere: list[str]) -> None:
+def _system(host: Host, places: Places, elsewhere: list[str], in_force: Config) -> None:
     root = [f"--root={host.root}"] if host.root else []
     for path, name, command in (
         (places.sysusers or "", "sysusers", ("systemd-sysusers",)),
@@ -71,7 +71,7 @@ def _system(host: Host, places: Places, elsewhere: list[str]) -> None:
         host.command(*command, *root, "wantd.conf")
     paths = f"{places.unit}.d/paths.conf"
     if elsewhere:
-        host.put(paths, _paths_unit(elsewhere))
+        host.put(paths, _paths_unit(_mounts(elsewhere, in_force)))
         for path in elsewhere:
             _own_directory(host, path)
     elif os.path.exists(host.at(paths)):
@@ -80,11 +80,22 @@ def _system(host: Host, places: Places, elsewhere: list[str]) -> None:
 
 def _elsewhere(config: Config) -> list[str]:
     """The configured directories that the unit alone does not let the agent write. Raises ConfigError."""
-    found = [path for path in (config.store.dir, config.spool.dir) if not _is_below(path, WRITABLE)]
+    paths = (config.store.dir, config.store.hub_cache, config.spool.dir)
+    found = [path for path in paths if path and not _is_below(path, WRITABLE)]
     if hidden := [path for path in found if _is_below(path, HIDDEN)]:
         places = ", ".join(HIDDEN)
         raise ConfigError([f"{path}: the service cannot see {places}; choose another directory" for path in hidden])
     return found
+
+
+def _mounts(elsewhere: list[str], config: Config) -> list[str]:
+    """What to make writable. Each path is a mount of its own, and no hard link goes from one mount to another: store
+    and view get one for both, unless that is the root directory.
+    """
+    both = (config.store.dir, config.store.hub_cache)
+    if not all(path in elsewhere for path in both) or (above := os.path.commonpath(both)) == "/":
+        return elsewhere
+    return [above, *(path for path in elsewhere if path not in both)]
 
 
 def _is_below(path: str, places: tuple[str, ...]) -> bool:

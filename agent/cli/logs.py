@@ -28,12 +28,14 @@ class _Intercept(logging.Handler):
         logger.opt(depth=1).log(record.levelname, "{}: {}", record.name, ascii(record.getMessage())[1:-1][:500])
 
 
+def severe_enough(level: Callable[[], str]) -> Callable[[Record], bool]:
+    """A filter that lets pass what is of `level()` or above; it may change."""
+    return lambda record: record["level"].no >= logger.level(level()).no
+
+
 def set_up(level: Callable[[], str], environ: Mapping[str, str]) -> None:
     """Log from `level()` up, which may change: to journald where standard error goes there, else to standard error."""
-
-    def severe(record: Record) -> bool:
-        return record["level"].no >= logger.level(level()).no
-
+    severe = severe_enough(level)
     logger.remove()
     # loguru's diagnose mode prints variables of the frames in a traceback, the token among them: never on.
     if journald.is_stderr(environ):

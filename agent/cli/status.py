@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 
 import orjson
 
@@ -54,5 +55,7 @@ def _print(status: Status, everything: bool) -> None:
         if want["state"] == "ready" and paths:
             text += f"  {paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
         print(f"  {want['want']!s:<{width}}  {text}")
-    if not everything and status.counts.get("ready"):
-        print(f"  {status.counts['ready']} ready; list them with --all")
+    listed = Counter(str(want["state"]) for want in status.wants)
+    left = [f"{count - listed[state]} {state}" for state, count in status.counts.items() if count > listed[state]]
+    if left:
+        print(f"  not shown: {', '.join(left)}; list them with --all")

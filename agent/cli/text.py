@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import Any
 
 from agent.core import waits
@@ -25,11 +23,3 @@ def how_it_goes(progress: dict[str, Any], *, percent: bool = True) -> str:
     if progress.get("rate_bytes_per_s"):
         text += f", {size(progress['rate_bytes_per_s'])}/s, {duration(progress.get('eta_s'))} left"
     return text
-
-
-def is_alive(agent: dict[str, Any]) -> bool:
-    """Whether the agent that a progress file names is running; one on another host counts as alive."""
-    pid = agent.get("pid")
-    if not isinstance(pid, int) or agent.get("host") != socket.gethostname():
-        return isinstance(pid, int)
-    return os.path.exists(f"/proc/{pid}")

@@ -19,7 +19,10 @@ from agent.core.want import PROGRESS_SUFFIX
 from agent.disk import TEMP_PREFIX
 from agent.errors import ConfigError, Exit
 from agent.reports.status import agent_of
+from agent.store.hub_view import HubView
+from agent.store.inventory import Inventory
 from agent.store.layout import Layout
+from agent.store.publish import Modes
 
 ACCESS_ACL, DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
 CREDENTIALS = ("/etc/credstore/hf_token", "/etc/credstore.encrypted/hf_token")
@@ -86,6 +89,11 @@ def _is_served(host: Host, spool: str, store: str) -> bool:
 
 def _tidy(host: Host, places: Places, spool: str, store: str) -> None:
     layout = Layout(store)
+    if os.path.isdir(layout.view) and not host.root:
+        host.say(f"{'would remove' if host.dry_run else 'removed   '} the view of the models (store.hub_cache)")
+        if not host.dry_run:  # no agent would be there to mend it, and its links would keep removed models on the disk
+            HubView("", layout, Inventory(layout), Modes(0o644, 0o755)).mend()
+    host.remove(layout.view)
     for path in (layout.locks, layout.partial):
         host.remove(path)
     if os.path.isdir(host.at(spool)):

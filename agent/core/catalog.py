@@ -1,4 +1,4 @@
-"""`supported_models.json`: which models may be fetched, from where, which files of them (SPEC section 4).
+"""`supported_models.json`: which models may be fetched, from where, which files of them.
 
 Both published forms are read: a bare list of entries with `repo` and `recommended_filename`, and
 `{"models": [...]}` of entries with `repo_id` and artifacts by `filename`. An entry that cannot be used is left
@@ -173,15 +173,15 @@ def resolve_reference(catalog: Catalog, policy: str | list[str], text: str) -> t
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     raise WantdError(
         Code.MODEL_NOT_SUPPORTED,
-        f"{show(reference.model)} is not in the catalogue of supported models",
-        f"{meant}`wantd check` lists the {len(catalog.entries)} known ids; add an entry to the catalogue, "
+        f"{show(reference.model)} is not in the catalog of supported models",
+        f"{meant}`wantd check` lists the {len(catalog.entries)} known ids; add an entry to the catalog, "
         "or allow more with policy.allow",
         model=bare(text),
     )
 
 
 def parse_catalog(data: bytes) -> Catalog:
-    """Read a catalogue in either published form.
+    """Read a catalog in either published form.
 
     Raises ValueError when the whole cannot be read; entries that cannot be used are listed in `problems`.
     """
@@ -207,7 +207,7 @@ def parse_catalog(data: bytes) -> Catalog:
 def _entry(item: Any) -> Entry:
     if not isinstance(item, dict):
         raise ValueError("it is not an object")  # noqa: TRY004  one kind of error for one bad entry
-    # Published catalogues grow keys; only those that wantd reads are checked.
+    # Published catalogs grow keys; only those that wantd reads are checked.
     known = {name: value for name, value in item.items() if name in _Entry.__struct_fields__ and value is not None}
     raw, problems = build(_Entry, known, "entry")
     if raw is None:
@@ -218,7 +218,7 @@ def _entry(item: Any) -> Entry:
     if raw.repo is None and raw.repo_id is None:
         raise ValueError("it names no repo")
     if raw.revision is not None and not is_revision(raw.revision):
-        raise ValueError(f"{show(raw.revision)} is no revision")
+        raise ValueError(f"{show(raw.revision)} is not a revision")
     repo = repo_id(raw.repo or raw.repo_id or "")
     artifacts = tuple(_artifact(artifact, repo) for artifact in raw.artifacts)
     filename = safe_name(raw.recommended_filename) if raw.recommended_filename else None

@@ -1,6 +1,6 @@
 """Untrusted text becomes a type once, here; everything behind this module may trust the type.
 
-A model reference is `ID[:QUANT][@REVISION]`, where ID is a catalogue id or `org/name` (SPEC section 1).
+A model reference is `ID[:QUANT][@REVISION]`, where ID is a catalog id or `org/name`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _invalid(text: str, why: str) -> WantdError:
     return WantdError(
         Code.WANT_INVALID,
         f"{show(text)} is not a model reference: {why}",
-        "write a catalogue id or org/name, optionally with :QUANT and @REVISION, like qwen3 or Qwen/Qwen3-0.6B@main",
+        "write a catalog id or org/name, optionally with :QUANT and @REVISION, like qwen3 or Qwen/Qwen3-0.6B@main",
         model=bare(text),
     )
 
@@ -65,7 +65,7 @@ def _invalid(text: str, why: str) -> WantdError:
 def parse_reference(text: str, known: Iterable[str] = ()) -> Reference:
     """Split `ID[:QUANT][@REVISION]`.
 
-    `known` are catalogue ids in lower case; one that itself holds `:` or `@` is taken whole.
+    `known` are catalog ids in lower case; one that itself holds `:` or `@` is taken whole.
     Raises `want_invalid` when no reading of the text is a reference.
     """
     text = text.strip()
@@ -78,15 +78,22 @@ def parse_reference(text: str, known: Iterable[str] = ()) -> Reference:
         return Reference(text)
     rest, at, revision = text.partition("@")
     if at and not is_revision(revision):
-        raise _invalid(text, f"{show(revision)} is no revision")
-    model, colon, quant = (rest, "", "") if rest.lower() in ids else rest.partition(":")
-    if colon and not _QUANT.match(quant):
-        raise _invalid(text, f"{show(quant)} is no quantisation")
+        raise _invalid(text, f"{show(revision)} is not a revision")
+    model, colon, quant = (rest, "", "") if rest.lower() in ids else rest.rpartition(":")
+    if model.lower() not in ids:
+        model, colon, quant = rest.partition(":")
+    if colon and not is_quant(quant):
+        raise _invalid(text, f"{show(quant)} is not a quant")
     if not model or (model.lower() not in ids and not _REPO.match(model)):
-        raise _invalid(text, f"{show(model)} is neither a catalogue id nor org/name")
+        raise _invalid(text, f"{show(model)} is neither a catalog id nor org/name")
     if ".." in model or model.lower().endswith((".git", ".lock")):
         raise _invalid(text, "'..' and the endings .git and .lock are reserved")
     return Reference(model, quant or None, revision or None)
+
+
+def is_quant(text: str) -> bool:
+    """Whether the text may be a quant or a variant of a reference."""
+    return bool(_QUANT.match(text))
 
 
 def is_revision(text: str) -> bool:
@@ -115,13 +122,13 @@ def _forbidden(text: str, why: str) -> WantdError:
     return WantdError(
         Code.FORBIDDEN_PATH,
         f"the name {show(text)} is refused: {why}",
-        "nothing is written outside the store; report the repository or catalogue entry that names it",
+        "nothing is written outside the store; report the repository or catalog entry that names it",
         file=bare(text),
     )
 
 
 def safe_name(text: str) -> SafeName:
-    """A file name from a server or the catalogue, as a relative path that cannot leave its directory.
+    """A file name from a server or the catalog, as a relative path that cannot leave its directory.
 
     Raises `forbidden_path` for absolute, `..`, empty, NUL, control, backslash, over-long and reserved names.
     """

@@ -1,37 +1,39 @@
-"""Target and listing become a plan: exactly which files, with what expected hash (SPEC section 4, "Which files").
+"""Target and listing become a plan: exactly which files, with what expected hash.
 
-Catalogue entries, patterns and file names are dealt with here, the rules of the formats in `gguf` and `safetensors`.
+Which files is decided in `agent.core.selection`; here are the catalog's artifacts and hashes, the policy, and the
+steps: what small files have to be read before the choice can be made, then the plan.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.core.catalog import Artifact
-from agent.core.gguf import gguf_files, is_weights, mmproj, split_set
-from agent.core.misses import ambiguous, not_found
 from agent.core.names import RepoId, SafeName, bare, check_collisions, show
 from agent.core.remote import Listing, Query, RemoteFile
-from agent.core.safetensors import is_companion, safetensors_files
+from agent.core.selection.choices import explain
+from agent.core.selection.code import CodePolicy, code_warnings, refused
+from agent.core.selection.gguf import is_weights, split_set
+from agent.core.selection.no_match import NoMatch, forbidden, not_found
+from agent.core.selection.patterns import matching
+from agent.core.selection.rules import choose
+from agent.core.selection.tree import (
+    READ_MAX_BYTES,
+    READ_MAX_FILES,
+    READ_MAX_TOTAL_BYTES,
+    Chosen,
+    Contents,
+    Tree,
+    broken,
+)
 from agent.core.target import Selection, Target
 from agent.errors import Code, WantdError
-
-# Formats whose loaders run code from the file (pickle and its kin), and code itself.
-WEIGHT_CODE_FORMATS = frozenset(
-    {"bin", "pt", "pth", "ckpt", "pkl", "pickle", "joblib", "dill", "h5", "hdf5", "keras", "nemo", "mar"}
-)
-CODE_FORMATS = WEIGHT_CODE_FORMATS | {"py", "pyc", "so", "dll", "dylib", "exe", "sh", "bat", "llamafile"}
-INDEX_MAX_BYTES = 32 * 1024 * 1024  # the index of a model of 1,000 shards and 100,000 tensors has about 10 MB
-
-_SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}\.safetensors\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """One file to have: where it comes from, where it lies in the model's directory, what it must be."""
+    """One file to have: where it comes from, its path in the model's directory, what it must be."""
 
     name: SafeName
     repo: RepoId
@@ -43,13 +45,19 @@ class PlanFile:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every file of one model. `opens` is the file a program opens (GGUF), None for the directory itself."""
+    """Every file of one model. `opens` is the file a program opens (GGUF), None for the directory itself.
+
+    `skipped` are files that were left out because they can run code; `warning` is what a user has to know before
+    loading.
+    """
 
     target: Target
     commit: str
     format: str
     files: tuple[PlanFile, ...]
     opens: SafeName | None
+    skipped: tuple[SafeName, ...] = ()
+    warning: str | None = None
 
     @property
     def size(self) -> int:
@@ -57,13 +65,22 @@ class Plan:
         return sum(file.size or 0 for file in self.files)
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Files whose content decides which files there are: read them, add them to the contents, and ask again."""
+
+    files: tuple[RemoteFile, ...]
+
+
+DEFAULT_POLICY = CodePolicy()
+
 Sources = Mapping[tuple[RepoId, str], Listing]
 
 
 def needed_listings(selection: Selection) -> list[tuple[RepoId, str]]:
     """The (repository, revision) pairs whose listings the plan is made of; the model's own comes first."""
     pairs = [(selection.repo, selection.revision)]
-    for artifact in selection.artifacts:
+    for artifact in selection.artifacts if selection.snapshot != "all" else ():
         pairs.append((artifact.repo or selection.repo, _artifact_revision(selection, artifact)))
     return list(dict.fromkeys(pairs))
 
@@ -78,120 +95,152 @@ def query(target: Target, repo: RepoId, revision: str) -> Query:
     return Query(repo, revision, target.id, tuple(names), selection.quant, bound)
 
 
-def weight_index(selection: Selection, listing: Listing) -> RemoteFile | None:
-    """The safetensors index that has to be read before the plan can be made, or None."""
-    if selection.files or selection.artifacts or _is_gguf(selection, listing):
-        return None
-    names: dict[str, RemoteFile] = {file.name: file for file in listing.files}
-    if selection.filename:
-        shard = _SHARD.match(selection.filename)
-        name = f"{shard[1]}.safetensors.index.json" if shard else selection.filename
-        return names.get(name) if name.endswith(".index.json") else None
-    if "model.safetensors.index.json" in names:
-        return names["model.safetensors.index.json"]
-    if "model.safetensors" in names:
-        return None
-    indexes = [f for f in listing.files if f.name.endswith(".safetensors.index.json") and "/" not in f.name]
-    return indexes[0] if len(indexes) == 1 else None
+def make_plan(
+    target: Target, listings: Sources, contents: Contents, policy: CodePolicy = DEFAULT_POLICY
+) -> Plan | Unread:
+    """The plan, or what has to be read first. `contents` is what was read so far of the target's own repository.
 
-
-def make_plan(target: Target, listings: Sources, index: bytes | None, formats: Sequence[str] = ()) -> Plan:
-    """Choose the files. `index` holds the bytes of what `weight_index` named, `formats` is `policy.formats`.
-
-    Raises `file_not_found`, `ambiguous_file`, `forbidden_format`, `forbidden_path`, `hub_protocol`.
+    It takes some 10 us a file, and more with patterns: not for an event loop. Raises `file_not_found`,
+    `ambiguous_file`, `forbidden_format`, `forbidden_path`, `hub_protocol`, `checksum_mismatch`.
     """
-    selection = target.selection
-    listing = listings[needed_listings(selection)[0]]
-    if selection.artifacts and not selection.files:
-        chosen = _from_artifacts(selection, listings)
-    else:
-        chosen = [_plan_file(file, listing) for file in _choose(selection, listing, index, formats)]
-    if selection.exclude:
-        chosen = [file for file in chosen if not _matches(file.name, selection.exclude)]
-    if not chosen:
-        raise not_found(selection, listing, "nothing is left after 'exclude'")
-    check_collisions(file.name for file in chosen)
-    _check_formats(chosen, formats)
-    if selection.sha256:
-        chosen = _bind_hash(chosen, selection)
-    weights = [file.name for file in chosen if is_weights(file.name)]
-    opens = min(weights) if weights else None
-    kind = "gguf" if opens else "safetensors" if any(f.name.endswith(".safetensors") for f in chosen) else "other"
-    return Plan(target, listing.commit, kind, tuple(chosen), opens)
+    listing = listings[needed_listings(target.selection)[0]]
+    planning = _Planning(listings, listing, contents, policy)
+    try:
+        return planning.step(target)
+    except NoMatch as miss:
+        tree = planning.tree(target.plain.exclude)
+        raise explain(miss, target, listing.commit, tree, lambda other: planning.works(target, other)) from None
 
 
-def _choose(selection: Selection, listing: Listing, index: bytes | None, formats: Sequence[str]) -> list[RemoteFile]:
-    if selection.files:
-        return _by_patterns(selection, listing)
-    if selection.filename:
-        return _by_filename(selection, listing, index)
-    if _is_gguf(selection, listing):
-        return gguf_files(selection, listing)
-    if not any(file.name.endswith((".safetensors", ".safetensors.index.json")) for file in listing.files):
-        return _code_weights(selection, listing, formats)
-    return safetensors_files(selection, listing, weight_index(selection, listing), index)
+class _Planning:
+    """One call of `make_plan`: the choice, and what else could be chosen, over the same trees."""
 
+    def __init__(self, listings: Sources, listing: Listing, contents: Contents, policy: CodePolicy) -> None:
+        self._listings = listings
+        self._listing = listing
+        self._contents = contents
+        self._policy = policy
+        self._trees: dict[tuple[str, ...], Tree] = {}
 
-def _by_patterns(selection: Selection, listing: Listing) -> list[RemoteFile]:
-    chosen = [file for file in listing.files if _matches(file.name, selection.files)]
-    for pattern in selection.files:
-        if not any(_matches(file.name, (pattern,)) for file in chosen):
-            raise not_found(selection, listing, f"no file matches {show(pattern)}")
-    whole = [part for file in chosen for part in split_set(file, selection, listing)]
-    return list(dict.fromkeys(whole))
+    def tree(self, exclude: tuple[str, ...]) -> Tree:
+        """The model's own repository without what the patterns fit."""
+        if exclude not in self._trees:
+            names = [file.name for file in self._listing.files]
+            excluded, _ = matching(names, exclude) if exclude else (set(), [])
+            self._trees[exclude] = Tree(self._listing.files, self._contents, frozenset(excluded))
+        return self._trees[exclude]
 
-
-def _by_filename(selection: Selection, listing: Listing, index: bytes | None) -> list[RemoteFile]:
-    name = selection.filename or ""
-    file = next((file for file in listing.files if file.name == name), None)
-    if file is None:
-        raise not_found(selection, listing, f"the catalogue names {show(name)}, which is not there")
-    if name.endswith(".gguf"):
-        weights = split_set(file, selection, listing)
-        return weights + mmproj(weights, listing)
-    if name.endswith((".safetensors", ".index.json")):
-        return safetensors_files(selection, listing, weight_index(selection, listing), index)
-    return [file]
-
-
-def _is_gguf(selection: Selection, listing: Listing) -> bool:
-    """Which rules apply: what catalogue or reference say, else the repository's native form, else GGUF."""
-    if selection.filename:
-        return selection.filename.lower().endswith(".gguf")
-    if selection.quant or selection.format == "gguf":
+    def works(self, target: Target, selection: Selection) -> bool:
+        """Whether there would be a plan for another selection, as far as that is known without reading more."""
+        if not self._listings.keys() >= set(needed_listings(selection)):
+            return False
+        try:
+            planned, chosen = self._select(selection)
+            if not self._unread:
+                self._plan(replace(target, selection=selection), planned, chosen)
+        except (NoMatch, WantdError):
+            return False
         return True
-    if selection.format == "safetensors":
-        return False
-    names = [file.name for file in listing.files]
-    native = "config.json" in names and any("/" not in n and n.endswith(".safetensors") for n in names)
-    return not native and any(is_weights(name) for name in names)
+
+    def step(self, target: Target) -> Plan | Unread:
+        """The plan or what it needs. Raises NoMatch and WantdError."""
+        try:
+            planned, chosen = self._select(target.selection)
+        except NoMatch:
+            if not self._unread:
+                raise
+            return _to_read(self._unread, self._contents)
+        if self._unread:
+            return _to_read(self._unread, self._contents)
+        return self._plan(target, planned, chosen)
+
+    def _select(self, selection: Selection) -> tuple[list[PlanFile], Chosen]:
+        """The files; with `self._unread` not empty, what is known without reading those."""
+        for tree in self._trees.values():
+            tree.unread.clear()
+        if selection.artifacts and not selection.files and selection.snapshot == "load":
+            planned = _from_artifacts(selection, self._listings, self._contents)
+            excluded, _ = matching([file.name for file in planned], selection.exclude)
+            return [file for file in planned if file.name not in excluded], Chosen([])
+        chosen = self._choose(selection)
+        return [_plan_file(file, self._listing) for file in chosen.files], chosen
+
+    def _plan(self, target: Target, planned: list[PlanFile], chosen: Chosen) -> Plan:
+        """The plan of what was chosen, if the policy lets it through."""
+        if not planned:
+            raise not_found("nothing is left after 'exclude'" if target.selection.exclude else "it has no files")
+        check_collisions(file.name for file in planned)
+        for file in planned:
+            if refused(file.name, self._policy.formats):
+                raise forbidden(file.name)
+        return _plan(target, self._listing, _bind_hashes(planned, target.selection), chosen, self._policy)
+
+    def _choose(self, selection: Selection) -> Chosen:
+        """By the rules, out of what is not excluded; where nothing is left to choose, what else the model has."""
+        if not selection.exclude or selection.files:
+            return choose(selection, self.tree(()), self._policy.formats)
+        tree = self.tree(selection.exclude)
+        try:
+            return choose(selection, tree, self._policy.formats)
+        except NoMatch as miss:
+            try:
+                chosen = choose(selection, self.tree(()), self._policy.formats)
+            except NoMatch:
+                raise miss from None
+            left = [file for file in chosen.files if file.name in tree]
+            if any(is_weights(file.name) for file in left):  # a part of a split set
+                raise
+            return replace(chosen, files=left, skipped=[file for file in chosen.skipped if file.name in tree])
+
+    @property
+    def _unread(self) -> dict[SafeName, RemoteFile]:
+        return {name: file for tree in self._trees.values() for name, file in tree.unread.items()}
 
 
-def _code_weights(selection: Selection, listing: Listing, formats: Sequence[str]) -> list[RemoteFile]:
-    """Weights in a format that can run code, where the repository has no others and `policy.formats` names it."""
-    risky = [file for file in listing.files if _extension(file.name) in WEIGHT_CODE_FORMATS]
-    if not risky:
-        raise not_found(selection, listing, "there are neither GGUF nor safetensors files")
-    named = [file for file in risky if _extension(file.name) in formats and "/" not in file.name]
-    if not named:
-        raise _forbidden_format(risky[0].name)
-    # transformers' own name; beside it lie the states of optimisers and training arguments in the same format.
-    weights = [file for file in named if file.name.startswith("pytorch_model")] or named
-    if len(weights) > 1 and weights is named:
-        raise ambiguous(selection, f"it has {len(weights)} files in formats of weights", [f.name for f in weights])
-    indexes = [f for f in listing.files if "/" not in f.name and f.name.endswith(".bin.index.json")]
-    return [*weights, *indexes, *(file for file in listing.files if is_companion(file.name))]
+def _to_read(unread: Mapping[SafeName, RemoteFile], contents: Contents) -> Unread:
+    """What to read, within limits: a listing can name 100,000 modules. Raises `hub_protocol`."""
+    for file in unread.values():
+        if file.size and file.size > READ_MAX_BYTES:
+            raise broken(file, f"has {file.size} bytes, more than an index or a configuration ever has")
+    first = next(iter(unread.values()))
+    if len(unread) + len(contents) > READ_MAX_FILES:
+        raise broken(
+            first, f"is one of more than {READ_MAX_FILES} files that would have to be read to know what to fetch"
+        )
+    total = contents.size + sum(file.size or 0 for file in unread.values())
+    if total > READ_MAX_TOTAL_BYTES:
+        raise broken(first, f"is one of {total} bytes that would have to be read to know what to fetch")
+    return Unread(tuple(unread.values()))
 
 
-def _from_artifacts(selection: Selection, listings: Sources) -> list[PlanFile]:
-    chosen: dict[PlanFile, PlanFile] = {}  # as the source tells it -> as the catalogue binds it
+def _plan(target: Target, listing: Listing, files: Sequence[PlanFile], chosen: Chosen, policy: CodePolicy) -> Plan:
+    names = {file.name for file in files}
+    weights = [name for name in names if is_weights(name)]
+    safetensors = any(name.endswith(".safetensors") for name in names)
+    opens = min(weights) if weights and not safetensors else None
+    kind = "gguf" if opens else "safetensors" if safetensors else "other"
+    warnings = [*chosen.warnings, *code_warnings(target.selection.repo, chosen.code, names, policy)]
+    return Plan(
+        target,
+        listing.commit,
+        kind,
+        tuple(files),
+        opens,
+        tuple(file.name for file in chosen.skipped),
+        " ".join(warnings) or None,
+    )
+
+
+def _from_artifacts(selection: Selection, listings: Sources, contents: Contents) -> list[PlanFile]:
+    trees = {pair: Tree(listing.files, contents) for pair, listing in listings.items()}
+    chosen: dict[PlanFile, PlanFile] = {}  # as the source tells it -> as the catalog binds it
     for artifact in selection.artifacts:
-        listing = listings[artifact.repo or selection.repo, _artifact_revision(selection, artifact)]
-        file = next((file for file in listing.files if file.name == artifact.name), None)
+        pair = artifact.repo or selection.repo, _artifact_revision(selection, artifact)
+        file = trees[pair].get(artifact.name)
         if file is None:
-            raise not_found(selection, listing, f"the catalogue names {show(artifact.name)}, which is not there")
-        for part in split_set(file, selection, listing):
-            planned = _plan_file(part, listing)
+            raise not_found(f"the catalog names {show(artifact.name)}, which is not there")
+        for part in [file] if _plan_file(file, listings[pair]) in chosen else split_set(trees[pair], file):
+            planned = _plan_file(part, listings[pair])
             chosen.setdefault(planned, planned)
             if part is file and artifact.sha256:
                 chosen[planned] = _bound(chosen[planned], artifact.sha256)
@@ -207,46 +256,27 @@ def _plan_file(file: RemoteFile, listing: Listing) -> PlanFile:
     return PlanFile(file.name, listing.repo, listing.commit, file.size, file.sha256, file.git_sha1)
 
 
-def _bind_hash(chosen: list[PlanFile], selection: Selection) -> list[PlanFile]:
-    """The catalogue's hash is binding for the file that it recommends, or the only one there is."""
+def _bind_hashes(chosen: list[PlanFile], selection: Selection) -> list[PlanFile]:
+    """The catalog's hash is binding for the file that it recommends, or the only one there is.
+
+    A snapshot of all files is bound by what the catalog's artifacts are bound to as well.
+    """
+    hashes: dict[str, str] = {}
+    if selection.snapshot == "all":
+        own = [one for one in selection.artifacts if _artifact_revision(selection, one) == selection.revision]
+        hashes = {one.name: one.sha256 for one in own if one.sha256 and not one.repo}
     name = selection.filename or (chosen[0].name if len(chosen) == 1 else None)
-    return [_bound(file, selection.sha256) if file.name == name else file for file in chosen]
+    if selection.sha256 and name:
+        hashes[name] = selection.sha256
+    return [_bound(file, hashes[file.name]) if file.name in hashes else file for file in chosen]
 
 
-def _bound(file: PlanFile, sha256: str | None) -> PlanFile:
+def _bound(file: PlanFile, sha256: str) -> PlanFile:
     if file.sha256 and file.sha256 != sha256:
         raise WantdError(
             Code.CHECKSUM_MISMATCH,
-            f"the catalogue binds {show(file.name)} to SHA-256 {sha256}, the source announces {file.sha256}",
-            "the repository has changed, or the catalogue is wrong: check the file, then correct its sha256",
+            f"the catalog binds {show(file.name)} to SHA-256 {sha256}, the source announces {file.sha256}",
+            "the repository has changed, or the catalog is wrong: check the file, then correct its sha256",
             file=bare(file.name),
         )
     return replace(file, sha256=sha256)
-
-
-def _check_formats(chosen: Iterable[PlanFile], formats: Sequence[str]) -> None:
-    for file in chosen:
-        extension = _extension(file.name)
-        if extension in CODE_FORMATS and extension not in formats:
-            raise _forbidden_format(file.name)
-
-
-def _extension(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[2].lower()
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern fits the path or, without a slash in it, the file's own name."""
-    own = name.rpartition("/")[2]
-    fits: Callable[[str, str], bool] = fnmatch.fnmatchcase
-    return any(fits(name, pattern) or ("/" not in pattern and fits(own, pattern)) for pattern in patterns)
-
-
-def _forbidden_format(name: str) -> WantdError:
-    return WantdError(
-        Code.FORBIDDEN_FORMAT,
-        f"{show(name)} is in a format that can run code when it is loaded",
-        f"choose a GGUF or safetensors version, leave it out with 'exclude', or allow it with policy.formats = "
-        f'["{_extension(name)}"]',
-        file=bare(name),
-    )

@@ -110,10 +110,13 @@ PARTIAL_WAIT_S = 300.0  # of those looks before the job parks; the same patience
 
 # -- what is due by the clock (upkeep.py) and who is told -------------------------------------------------------------
 
+VIEW_LOCK_S = 5.0  # another agent that works on the view of the same store takes milliseconds for each repository
+VIEW_LOCK_POLL_S = 0.02  # a published model waits for that before it is ready
 LOCK_POLL_S = 0.25  # portalocker's own interval; a waiter starts at most this late
 CATALOG_CHECK_S = 2.0  # an editor's save takes effect while its author watches
 DISK_CHECK_S = 5.0  # a statvfs; a person who makes room sees the download continue
 SWEEP_S = 3600.0  # partials expire after days: once an hour is often enough
+WATCH_CHECK_S = 2.0  # the thread behind the spool's watch may have died: one look at a flag
 SLOTS_CHECK_S = 1.0  # a larger transfer.jobs takes effect
 BALANCER_S = 2.0  # a person who watches a dashboard sees it move
 BALANCER_AGAIN_S = 30.0  # the same is reported again after so long: the balancer may have been restarted

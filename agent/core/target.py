@@ -1,7 +1,7 @@
-"""What exactly a want asks for: which repository, revision and files, and where that lies in the store.
+"""What exactly a want asks for: which repository, revision and files, and where they are in the store.
 
-Two wants with equal targets share one download; the directory's name says how a target differs from the plain
-model (SPEC section 5): `qwen3`, `qwen3--q8_0`, `qwen3@1a2b3c4d5e6f`, `qwen3--sel-9f8e7d6c`.
+Two wants with equal targets share one download. The directory's name says how a target differs from the plain model:
+`qwen3`, `qwen3--q8_0`, `qwen3@1a2b3c4d5e6f`, `qwen3--sel-9f8e7d6c`, `qwen3--all`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from agent.core.catalog import Artifact, Catalog, Entry, resolve_reference
+from agent.core.hub_url import from_url
 from agent.core.names import (
     NAME_MAX_BYTES,
     Reference,
@@ -33,7 +34,11 @@ from agent.errors import Code, WantdError
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which files of which repository. What the catalogue fixes (`filename`, `artifacts`) comes before `quant`."""
+    """Which files of which repository. What the catalog fixes (`filename`, `artifacts`) comes before `quant`.
+
+    `quant` is a quant of GGUF or a variant of safetensors, in upper case. `snapshot` is `load` for what a program
+    needs to load the model, or `all` for every file of the commit.
+    """
 
     repo: RepoId
     revision: str = "main"
@@ -44,24 +49,41 @@ class Selection:
     files: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     format: str | None = None
+    snapshot: str = "load"
 
     def to_json(self) -> dict[str, Any]:
-        """As the record keeps it, to see later whether the catalogue still asks for the same."""
+        """As the record keeps it, to see later whether the catalog still asks for the same.
+
+        What came later than version 0.1.0 is left out where it has its default: older records stay valid.
+        """
         value: dict[str, Any] = orjson.loads(orjson.dumps(self))
+        if self.snapshot == "load":
+            del value["snapshot"]
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model in one directory of the store. `model` is the reference as the first want spelled it.
+    """One model in one directory of the store. `reference` is what the first want asked for.
 
     `id` is the plain model's name by llmlb's rule, without what sets this target apart from it: a load balancer's id.
+    `plain` is what the reference would select at that revision without a quant and without files.
     """
 
     name: StoreName
     selection: Selection
-    model: str = field(compare=False)
+    reference: Reference = field(compare=False)
     id: StoreName = field(compare=False)
+    plain: Selection = field(compare=False)
+
+    @property
+    def model(self) -> str:
+        """The reference as the first want spelled it."""
+        return str(self.reference)
+
+    def paste(self, quant: str | None = None) -> str:
+        """The reference with another quant, or none, as it can be pasted into a want."""
+        return str(replace(self.reference, quant=quant))
 
 
 def make_target(catalog: Catalog, policy: str | list[str], wanted: WantedModel) -> Target:
@@ -69,27 +91,28 @@ def make_target(catalog: Catalog, policy: str | list[str], wanted: WantedModel) 
 
     Raises `model_not_supported`, `want_invalid`, `forbidden_path`.
     """
+    wanted = _without_url(wanted, catalog)
     reference, entry = resolve_reference(catalog, policy, wanted.reference)
     reference = _with_revision(reference, wanted)
     for pattern in (*wanted.files, *wanted.exclude):
         safe_name(pattern)
     plain = _plain(reference, entry)
-    selection = plain
     name = plain_name = store_name(entry.id if entry else reference.model)
     if reference.revision and reference.revision != plain.revision:
-        artifacts = tuple(_at_the_revision(artifact) for artifact in selection.artifacts)
-        selection = replace(selection, revision=reference.revision, sha256=None, artifacts=artifacts)
+        artifacts = tuple(_at_the_revision(artifact) for artifact in plain.artifacts)
+        plain = replace(plain, revision=reference.revision, sha256=None, artifacts=artifacts)
         name = StoreName(f"{name}@{revision_suffix(reference.revision)}")
+    selection = plain
     if reference.quant and not _same_quant(reference.quant, entry):
-        quant = reference.quant.upper()  # one spelling: `:q8_0` and `:Q8_0` lie in one directory and must be one target
-        selection = replace(selection, quant=quant, filename=None, artifacts=(), sha256=None)
-        name = StoreName(f"{name}--{quant.lower()}")
+        selection = with_quant(selection, reference.quant)
+        name = StoreName(f"{name}--{reference.quant.lower()}")
+    if wanted.snapshot == "all":
+        if reference.quant or wanted.files:
+            raise _contradiction(wanted, "a quant" if reference.quant else "'files'")
+        selection = with_all(selection)
+        name = StoreName(f"{name}--all")
     if wanted.files or wanted.exclude:
-        selection = replace(
-            selection, files=wanted.files or selection.files, exclude=(*selection.exclude, *wanted.exclude)
-        )
-        if wanted.files:
-            selection = replace(selection, filename=None, artifacts=(), sha256=None)
+        selection = with_files(selection, wanted.files, wanted.exclude)
         digest = hashlib.sha256(orjson.dumps([wanted.files, wanted.exclude])).hexdigest()
         name = StoreName(f"{name}--sel-{digest[:8]}")
     if len(name.rpartition("/")[2]) > NAME_MAX_BYTES:
@@ -99,11 +122,50 @@ def make_target(catalog: Catalog, policy: str | list[str], wanted: WantedModel) 
             "use a shorter revision or quant",
             model=bare(wanted.reference),
         )
-    return Target(name, selection, str(reference), plain_name)
+    return Target(name, selection, reference, plain_name, plain)
+
+
+def with_quant(selection: Selection, quant: str) -> Selection:
+    """The selection for another quant or variant: what the catalog fixes for the plain model holds no longer."""
+    # One spelling: `:q8_0` and `:Q8_0` are one directory and must be one target.
+    return replace(selection, quant=quant.upper(), filename=None, artifacts=(), files=(), sha256=None)
+
+
+def with_files(selection: Selection, files: tuple[str, ...], exclude: tuple[str, ...]) -> Selection:
+    """The selection narrowed to files that match: `files` replace what the catalog fixes, `exclude` adds to it."""
+    selection = replace(selection, exclude=(*selection.exclude, *exclude))
+    return replace(selection, files=files, filename=None, artifacts=(), sha256=None) if files else selection
+
+
+def with_all(selection: Selection) -> Selection:
+    """The selection of every file. The catalog's hashes stay binding for the files that they are of."""
+    return replace(selection, snapshot="all", quant=None, files=())
+
+
+def _contradiction(wanted: WantedModel, what: str) -> WantdError:
+    return WantdError(
+        Code.WANT_INVALID,
+        f"'snapshot': 'all' selects every file, and {what} selects some",
+        "leave one of the two out",
+        model=bare(wanted.reference),
+    )
+
+
+def _without_url(wanted: WantedModel, catalog: Catalog) -> WantedModel:
+    """The want with a reference in place of a URL; the file or folder that the URL names joins `files`."""
+    if wanted.reference.strip().lower() in catalog.by_name:
+        return wanted
+    pasted = from_url(wanted.reference)
+    return replace(
+        wanted,
+        reference=pasted.reference,
+        files=(*pasted.files, *wanted.files),
+        exclude=(*pasted.exclude, *wanted.exclude),
+    )
 
 
 def _at_the_revision(artifact: Artifact) -> Artifact:
-    """The artifact as the want's revision has it; one of another repository stays as the catalogue says."""
+    """The artifact as the want's revision has it; one of another repository stays as the catalog says."""
     return artifact if artifact.repo else replace(artifact, revision=None, sha256=None)
 
 
@@ -112,7 +174,7 @@ def _with_revision(reference: Reference, wanted: WantedModel) -> Reference:
     if revision is None:
         return reference
     if not is_revision(revision) or reference.revision not in (None, revision):
-        why = "is no revision" if not is_revision(revision) else f"contradicts the reference {show(str(reference))}"
+        why = "is not a revision" if not is_revision(revision) else f"contradicts the reference {show(str(reference))}"
         raise WantdError(
             Code.WANT_INVALID,
             f"the revision {show(revision)} {why}",

@@ -1,4 +1,4 @@
-"""The bytes of a `.want` file become a `Want` (SPEC section 2), or one clear error."""
+"""The bytes of a `.want` file become a `Want`, or one clear error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import orjson
@@ -19,7 +19,7 @@ from agent.errors import Code, WantdError
 
 WANT_SUFFIX = ".want"
 PROGRESS_SUFFIX = ".progress"
-MAX_BYTES = 1024 * 1024  # SPEC section 2
+MAX_BYTES = 1024 * 1024  # a manifest of 10,000 models has some 400 kB
 MAX_MODELS = 10_000  # a manifest of one-letter lines could name half a million; no host holds so many
 MAX_DEPTH = 32  # the deepest want there is has 3 levels; the rest of JSON's depth is an attack on the parser
 DEFAULT_PRIORITY = 5
@@ -46,6 +46,7 @@ class _Item(msgspec.Struct, frozen=True):
     revision: Text | None = None
     files: Patterns = []
     exclude: Patterns = []
+    snapshot: Literal["load", "all"] = "load"
 
 
 class _Single(_Item, frozen=True):
@@ -67,12 +68,16 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class WantedModel:
-    """One model asked for: the reference's text, and what narrows it."""
+    """One model asked for: the reference's text, and what narrows it.
+
+    `snapshot` is `load` for what a program needs to load the model, or `all` for every file of the commit.
+    """
 
     reference: str
     revision: str | None = None
     files: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    snapshot: str = "load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ def _build(kind: type[T], value: dict[str, Any], where: str) -> T:
 
 
 def _wanted(item: _Item) -> WantedModel:
-    return WantedModel(item.model.strip(), item.revision, tuple(item.files), tuple(item.exclude))
+    return WantedModel(item.model.strip(), item.revision, tuple(item.files), tuple(item.exclude), item.snapshot)
 
 
 def _aware(time: datetime | None) -> datetime | None:

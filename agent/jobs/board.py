@@ -136,9 +136,16 @@ class Board:
 
     # What the clock does
 
-    async def recheck(self) -> None:
-        """A wanted model that has gone from the store is fetched again; a store that can be written again is used."""
-        ready = [job.target for job in self.jobs.values() if job.progress.state is State.READY]
+    async def recheck(self, names: Collection[str] | None = None) -> None:
+        """A wanted model that has gone from the store is fetched again; a store that can be written again is used.
+
+        With `names`, only these of the store's models are looked at.
+        """
+        ready = [
+            job.target
+            for job in self.jobs.values()
+            if job.progress.state is State.READY and (names is None or job.target.name in names)
+        ]
         for target in await asyncio.to_thread(self._missing, ready):
             job = self.jobs.get(target)
             if job and job.progress.state is State.READY:

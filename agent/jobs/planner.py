@@ -9,10 +9,12 @@ from typing import Any
 
 from agent.config import Policy
 from agent.core.names import show
-from agent.core.plan import INDEX_MAX_BYTES, Plan, PlanFile, make_plan, needed_listings, query, weight_index
+from agent.core.plan import Plan, PlanFile, Unread, make_plan, needed_listings, query
 from agent.core.ports import Source
 from agent.core.progress import FileProgress
-from agent.core.remote import Listing
+from agent.core.remote import Listing, RemoteFile
+from agent.core.selection.code import CodePolicy
+from agent.core.selection.tree import READ_MAX_BYTES, Contents
 from agent.errors import Code, WantdError
 from agent.jobs.files import Files
 from agent.jobs.run import Run
@@ -42,25 +44,25 @@ class Planner:
 
     async def _plan_from(self, run: Run, listings: dict[Any, Listing], main: Listing) -> Plan:
         """Choose the files, all of which can be verified unless `policy.unverified` accepts others."""
-        target = run.job.target
-        selection = target.selection
-        index_file, index = weight_index(selection, main), None
-        if index_file is not None:
-            if index_file.size and index_file.size > INDEX_MAX_BYTES:
-                raise WantdError(
-                    Code.HUB_PROTOCOL,
-                    f"{show(index_file.name)} has {index_file.size} bytes, more than an index ever has",
-                    "the repository is broken; name the files yourself with 'files'",
-                )
-            planned = PlanFile(
-                index_file.name, main.repo, main.commit, index_file.size, index_file.sha256, index_file.git_sha1
-            )
-            self._refuse_unverified([planned], main)
-            path, _ = await self.files.obtain(run, planned, FileProgress(planned.name, planned.size))
-            index = await asyncio.to_thread(_read_small, path, INDEX_MAX_BYTES)
-        plan = make_plan(target, listings, index, self.policy().formats)
-        self._refuse_unverified(plan.files, main)
-        return plan
+        target, policy = run.job.target, self.policy()
+        contents, code = Contents(), CodePolicy(frozenset(policy.formats), policy.code)
+        while True:  # in a thread: a repository of 50,000 files takes up to a second
+            step = await asyncio.to_thread(make_plan, target, listings, contents, code)
+            if not isinstance(step, Unread):
+                self._refuse_unverified(step.files, main)
+                return step
+            reads = await asyncio.gather(*(self._read(run, file, main) for file in step.files), return_exceptions=True)
+            for file, data in zip(step.files, reads, strict=True):
+                if isinstance(data, BaseException):
+                    raise data
+                contents.add(file.name, data)
+
+    async def _read(self, run: Run, file: RemoteFile, main: Listing) -> bytes:
+        """The content of a small file that decides which files there are."""
+        planned = PlanFile(file.name, main.repo, main.commit, file.size, file.sha256, file.git_sha1)
+        self._refuse_unverified([planned], main)
+        path, _ = await self.files.obtain(run, planned, FileProgress(planned.name, planned.size))
+        return await asyncio.to_thread(_read_small, path, READ_MAX_BYTES)
 
     def _refuse_unverified(self, files: Sequence[PlanFile], listing: Listing) -> None:
         """Raise for a file without a known hash, where the policy says so."""

@@ -24,6 +24,7 @@ from agent.jobs.planner import Planner
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
 from agent.state.job import Job
+from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout, Published, Record, RecordFile
 from agent.store.publish import Modes, Stage
@@ -45,6 +46,7 @@ class Runner:
     files: Files
     layout: Layout
     inventory: Inventory
+    view: HubView
     space: Space
     slots: Slots
     waits: LockWaits
@@ -100,6 +102,7 @@ class Runner:
                 await finish_before_cancel(asyncio.to_thread(stage.drop))
                 raise
         await asyncio.to_thread(self._forget_partials, job)
+        await asyncio.to_thread(self.view.show, published.record)
         return published
 
     @contextlib.contextmanager
@@ -135,19 +138,28 @@ class Runner:
 
     def _record(self, plan: Plan, fetched: list[Fetched]) -> Record:
         served = {part for result in fetched for part in result.source.split("+")}
+        own = plan.target.selection
         sources = served - {"store", "partial"} or served  # what was here already counts where nothing else came
         return Record(
             schema=1,
             model=plan.target.model,
-            repo=plan.target.selection.repo,
-            revision=plan.target.selection.revision,
+            repo=own.repo,
+            revision=own.revision,
             commit=plan.commit,
             format=plan.format,
             opens=plan.opens,
-            selection=plan.target.selection.to_json(),
+            selection=own.to_json(),
             source="+".join(sorted(sources)),
             files=[
-                RecordFile(file.name, result.size, result.sha256, result.source)
+                RecordFile(
+                    file.name,
+                    result.size,
+                    result.sha256,
+                    result.source,
+                    etag=file.git_sha1 or file.sha256,
+                    repo=file.repo if file.repo != own.repo else None,
+                    commit=file.commit if file.commit != plan.commit else None,
+                )
                 for file, result in zip(plan.files, fetched, strict=True)
             ],
             published_at=timestamp(self.clock.now()),

@@ -7,6 +7,7 @@ thousands of wants that watch one download take at most a quarter of the time, h
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -94,20 +95,22 @@ class ProgressFiles:
 
     async def serve(self) -> None:
         """Write until cancelled."""
-        bytes_at = 0.0
+        written_at, rest_s = -math.inf, 0.0  # the last byte counts, and the least rest after them
         while True:
+            # The interval in force: a shorter one does not wait for the end of the longer one.
+            due = written_at + (rest_s or self._interval_s())
             if not self._urgent and not self._urgent_jobs:
-                pause = max(bytes_at - self._clock.monotonic(), 0.0) if self._has_bytes else None
+                pause = max(due - self._clock.monotonic(), 0.0) if self._has_bytes else None
                 await self._changes.wait(pause)
             self._sort()
             if self._urgent:
                 await self._write(self._urgent)
-            elif self._has_bytes and self._clock.monotonic() >= bytes_at:
+            elif self._has_bytes and self._clock.monotonic() >= due:
                 began = self._clock.monotonic()
                 self._spread_bytes()
                 await self._write(self._bytes)
-                now = self._clock.monotonic()
-                bytes_at = now + ((now - began) / BYTES_SHARE if self._has_bytes else self._interval_s())
+                written_at = self._clock.monotonic()
+                rest_s = (written_at - began) / BYTES_SHARE if self._has_bytes else 0.0
 
     async def drain(self) -> None:
         """Write what is left to write, at the end."""

@@ -1,7 +1,7 @@
 """What is wanted, moving, ready and failed: from the spool and the store alone, with or without a running agent.
 
 The agent leaves one small file in the store, beside its lock on the spool: who serves the spool, which wants it could
-not answer, which changed settings wait for a restart. Whether it runs is what the lock says, not the file.
+write no progress file for, which changed settings wait for a restart. Whether it runs, the lock says, not the file.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from agent.store.locks import process_start
 
 UNANSWERED_MOST = 100  # wants without a progress file that the agent's file names
 HEAD_BYTES = 512  # of a progress file: its state is among the first lines
-ANSWER_S = 5.0  # a want without an answer for this long has a reason that people want to know
-_SETTLED = re.compile(rb'\A\{\s*"schema": 1,\s*"want": "(?:[^"\\]|\\.)*",\s*"state": "(ready)"')
+LISTED_MOST = 50  # wants of each state, unless everything is asked for: a screen, and no more files read whole
+ANSWER_S = 5.0  # a want without a progress file for this long has a reason that people want to know
+_STATE = re.compile(rb'\A\{\s*"schema": 1,\s*"want": "(?:[^"\\]|\\.)*",\s*"state": "([a-z]+)"')
 
 
 class Unanswered(msgspec.Struct, frozen=True):
@@ -120,9 +121,9 @@ def agent_of(spool: str, layout: Layout) -> AgentState:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`wants` are those that move, wait, failed or have no answer, and the ready ones where `everything` was asked for.
+    """`wants` are all of them, or `LISTED_MOST` of each state but `ready`, where not everything was asked for.
 
-    `counts` is over all of them.
+    `counts` is over all of them; state `unanswered` has no progress file.
     """
 
     agent: AgentState
@@ -147,15 +148,16 @@ class Status:
 def collect(spool: str, store: str, now: float, *, everything: bool = True) -> Status:
     """Look at the spool and the store. `now` is in seconds since the epoch.
 
-    Of a ready want only the first lines are read unless `everything` is asked for: of 100,000, nearly all are ready.
+    Of most wants only the first lines are read unless `everything` is asked for: of 100,000, nearly all are ready.
     """
     layout = Layout(store)
     agent = agent_of(spool, layout)
     counts: Counter[str] = Counter()
     wants = []
     for path in sorted(list_wants(spool)):
-        if not everything and _is_ready(path):
-            counts["ready"] += 1
+        state = None if everything else _state(path)
+        if state == "ready" or (state and counts[state] >= LISTED_MOST):
+            counts[state] += 1
             continue
         want = _want(path, agent, now)
         counts[str(want["state"])] += 1
@@ -177,15 +179,18 @@ def _models(layout: Layout) -> Iterator[dict[str, Any]]:
             }
 
 
-def _is_ready(path: str) -> bool:
+def _state(path: str) -> str | None:
+    """From the first lines of its progress file; None where they do not tell."""
     try:
         fd = os.open(progress_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return False
+        return None
     try:
-        return _SETTLED.match(os.read(fd, HEAD_BYTES)) is not None
+        found = _STATE.match(os.read(fd, HEAD_BYTES))
     except OSError:
-        return False
+        return None
+    else:
+        return found[1].decode() if found else None
     finally:
         os.close(fd)
 

@@ -192,6 +192,7 @@ class Intake:
 
     async def _begin(self, ticket: Ticket) -> None:
         self._release(ticket)
+        ticket.parts = ()
         ticket.resume()
         await self._begin_all([ticket])
 
@@ -202,6 +203,8 @@ class Intake:
         try:
             return make_target(self._catalog(), self._policy(), model)
         except WantdError as error:
+            if error.model == model.reference:
+                error.model = model.reference  # one string, not two
             return error.with_traceback(None)  # which would keep the frames, and all that is in them
 
     def _not_yet(self, ticket: Ticket) -> bool:
@@ -239,7 +242,6 @@ class Intake:
 
     def _release(self, ticket: Ticket) -> None:
         self._board.unsubscribe(ticket, _jobs(ticket))
-        ticket.parts = ()
         self._clock.forget(f"begin {ticket.path}")
 
     def _drop(self, path: str) -> None:

@@ -2,7 +2,8 @@
 
 A scan visits every directory, and reads only those that changed. What tells is the directory's own stat: any name that
 is added, removed or renamed changes its mtime and ctime, and ctime cannot be set back. Both have a granularity (4 ms
-on ext4, 2 s on FAT), so a listing counts only when it was made `SETTLED_S` or more after they were first seen.
+on ext4, 2 s on FAT), so a listing counts only when it was made `SETTLED_S` or more after the change, or, where the
+file system's clock is another one, after it was first seen.
 
 A want that is rewritten in place, or touched, changes nothing in its directory. Events tell of that; for those that
 were lost each scan looks at some wants in turn (`names`), so that each is looked at again and again.
@@ -23,6 +24,7 @@ from agent.spool.files import Stamp
 
 DEPTH = 4  # levels of subdirectories that are served (docs/protocol.md)
 SETTLED_S = 2.5  # the coarsest file system has times in steps of 2 s (FAT)
+AGAIN_S = 60.0  # a directory that was read less long ago is not read again because a round begins
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -50,10 +52,11 @@ class Found:
 
 @dataclass(slots=True)
 class _Folder:
-    """A directory as it was last read. `since` is when it was first seen with this stamp, in monotonic seconds."""
+    """A directory as it was last read, at `read_at`; `since` is when it first had this stamp. Both monotonic, in s."""
 
     stamp: tuple[int, int, int, int]  # device, inode, mtime and ctime in ns
     since: float
+    read_at: float
     settled: bool  # it need not be read again while the stamp is the same
     subfolders: tuple[str, ...]
 
@@ -65,10 +68,12 @@ class _Look:
     known: Mapping[str, Known]
     every_want_in: Callable[[str], bool]  # whether each known want of this directory is to be looked at
     again: bool  # read each directory, whatever its stamp says
-    now: float
+    now: float  # monotonic
+    wall: float  # Unix time
     found: Found = field(default_factory=Found)
     folders: dict[str, _Folder] = field(default_factory=dict)
     wants: dict[str, set[str]] = field(default_factory=dict)  # names in the directories that were read
+    standing: list[str] = field(default_factory=list)  # new wants that have a progress file
     unknown: list[str] = field(default_factory=list)  # directories that could not be read just now
 
 
@@ -106,8 +111,8 @@ class Scanner:
         """Look at the spool. `known` maps paths to what was seen last.
 
         With `everything` each known want is looked at, with `crowded` each in these directories, and `names` more in
-        turn. A directory is read at least once for each time that the turn comes round. Removes progress files whose
-        want is gone, and temporary files of agents that died.
+        turn. A directory is read at least once for every other time that the turn comes round. New wants that have no
+        progress file come first. Removes progress files whose want is gone, and temporary files of agents that died.
         """
         begins = names > 0 and not self._round
         if begins:
@@ -115,11 +120,13 @@ class Scanner:
         look = _Look(
             known,
             every_want_in=lambda folder: everything or folder in crowded,
-            again=everything or begins,
+            again=begins,
             now=self._monotonic(),
+            wall=time.time(),
         )
         self._visit(look, self._root, None, 0)
         self._folders = look.folders
+        look.found.changed += look.standing
         self._find_removed(look)
         self._look_in_turn(look, names)
         return look.found
@@ -178,7 +185,8 @@ class Scanner:
         before = self._folders.get(path)
         same = before is not None and before.stamp == stamp
         every = look.every_want_in(path)
-        if before and same and before.settled and not look.again and not every:
+        again = every or (look.again and before is not None and look.now - before.read_at > AGAIN_S)
+        if before and same and before.settled and not again:
             return before
         since = before.since if before and same else look.now
         wants: set[str] = set()
@@ -195,13 +203,14 @@ class Scanner:
                 elif name.startswith("."):
                     if name.startswith(TEMP_PREFIX):
                         temporary = True
-                        remove_stale_temp(path, name, time.time())
+                        remove_stale_temp(path, name, look.wall)
                 elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
                     subfolders.append(name)
         look.wants[path] = wants
         _remove_orphans(fd, wants, answers)
         _compare_names(look, path, wants, answers, every=every)
-        return _Folder(stamp, since, look.now - since >= SETTLED_S and not temporary, tuple(subfolders))
+        age = max(look.now - since, look.wall - max(info.st_mtime, info.st_ctime))
+        return _Folder(stamp, since, look.now, age >= SETTLED_S and not temporary, tuple(subfolders))
 
     def _find_removed(self, look: _Look) -> None:
         """Wants that are known and not there. What could not be read is not gone for that."""
@@ -252,16 +261,19 @@ def _first(entries: Iterator[os.DirEntry[str]], most: int) -> Iterator[os.DirEnt
 
 def _compare_names(look: _Look, path: str, wants: set[str], answers: list[str], *, every: bool) -> None:
     answered = {name.removesuffix(PROGRESS_SUFFIX) + WANT_SUFFIX for name in answers}
+    standing: list[str] = []
     for name in wants:
         want = f"{path}/{name}"
         there = look.known.get(want)
         if there is None:
-            look.found.changed.append(want)
+            # At a start: what an earlier agent has answered can wait, what none has cannot.
+            (standing if name in answered else look.found.changed).append(want)
             continue
         if every:
             _compare(want, look.known, look.found)
         if name not in answered and not there.unwritable:
             look.found.unanswered.append(want)
+    look.standing += standing
 
 
 def _compare(path: str, known: Mapping[str, Known], found: Found) -> None:

@@ -282,6 +282,8 @@ class Watcher:
         with self._lock:
             self._inotify = inotify
         self.refused = ""
+        info = os.stat(self._root)
+        self.watch(self._root, (info.st_dev, info.st_ino))
         self._bell.lost()  # what happened until now went unreported
 
     def _add(self, inotify: InotifyFD, path: str, identity: Identity) -> None:

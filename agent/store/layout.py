@@ -12,9 +12,10 @@ STORE/
   .locks/.agent-<spool>.json        what that agent says of itself, for `wantd status`
   .partial/<key>.part, <key>.json   bytes on the way and their journal; key is the SHA-256 (git SHA-1 for plain files)
   .partial/stage-<model>~<random>/  a model being assembled, renamed into place
+  .view/<repository>.json           what wantd made in `store.hub_cache` (`hub_view`)
 
 <spool> is the start of the SHA-256 of the spool's path. Temporary files (`.wantd-*.tmp`, `agent.disk`) can appear in
-`.locks` and `.partial`.
+`.locks`, `.partial` and `.view`.
 """
 
 from __future__ import annotations
@@ -38,18 +39,26 @@ MANIFEST = "manifest.json"
 LLMLB_GGUF = "model.gguf"
 LOCKS = ".locks"
 PARTIAL = ".partial"
+VIEW = ".view"
 STAGE = "stage-"
 NEAR_STAGE = ".wantd-stage"  # in the model's directory; `core.names` refuses repository files that begin with `.wantd`
 RECORD_MAX_BYTES = 32 * 1024 * 1024  # a record of 100,000 files has about 20 MB
 
 
-class RecordFile(msgspec.Struct, frozen=True):
-    """A published file: size in bytes, SHA-256, and the source that its bytes came from."""
+class RecordFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A published file: size in bytes, SHA-256, and the source that its bytes came from.
+
+    `etag` is the Hub's name for the content: the SHA-256 of an LFS file, the git SHA-1 of a plain one, None where the
+    source gave no hash or the record is older. `repo` and `commit` are set only for a file that is not of the model's.
+    """
 
     name: str
     size: int
     sha256: str
     source: str
+    etag: str | None = None
+    repo: str | None = None
+    commit: str | None = None
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -91,6 +100,8 @@ class Layout:
         self.root = root
         self.locks = f"{root}/{LOCKS}"
         self.partial = f"{root}/{PARTIAL}"
+        self.view = f"{root}/{VIEW}"
+        self.view_lock = f"{self.locks}/.view.lock"
 
     def create(self) -> None:
         """Create the directories. Raises `store_unwritable`, `disk_full`."""

@@ -39,7 +39,7 @@ def test_get_says_when_no_agent_answers(make_agent: Callable[..., AgentProcess])
     agent = make_agent()
     done = agent.wantd("get", "qwen3", "--timeout", "4")
     assert done.returncode == Exit.FAILURE
-    assert "no agent answers" in done.stderr
+    assert "no agent serves" in done.stderr
     assert (agent.spool / "qwen3.want").read_text() == "qwen3\n"
 
 

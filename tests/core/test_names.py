@@ -157,6 +157,7 @@ def test_a_catalogue_id_that_holds_a_colon_is_taken_whole() -> None:
     assert parse_reference("a@b", known) == Reference("a@b")
     assert parse_reference("qwen3:8b@main", known) == Reference("qwen3:8b", None, "main")
     assert parse_reference("qwen3:Q8_0", known) == Reference("qwen3", "Q8_0")
+    assert parse_reference("Qwen3:8B:Q8_0@v1", known) == Reference("Qwen3:8B", "Q8_0", "v1")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One want, one directory: what differs from the catalogue's choice gets a directory that says how."""
+"""One want, one directory: what differs from the catalog's choice gets a directory that says how."""
 
 from __future__ import annotations
 
@@ -68,6 +68,10 @@ def target(reference: str, policy: Any = "any", catalog: Catalog = CATALOG, **na
         ("pinned@v2", {}, "pinned"),
         ("pinned", {"revision": "v2"}, "pinned"),
         ("pinned@main", {}, "pinned@main"),
+        ("qwen3", {"snapshot": "all"}, "qwen3--all"),
+        ("qwen3@v1", {"snapshot": "all"}, "qwen3@v1--all"),
+        ("qwen3", {"snapshot": "load"}, "qwen3"),
+        ("Org/Name:fp16", {}, "org/name--fp16"),
     ],
 )
 def test_the_directory_says_how_a_model_differs_from_the_plain_one(
@@ -102,6 +106,35 @@ def test_another_quant_or_revision_lets_go_of_what_was_fixed_for_the_plain_one()
     assert target("qwen3", exclude=("c",)).selection.filename == "Qwen3-Q4_K_M.gguf"
 
 
+def test_another_quant_lets_go_of_the_files_that_the_catalog_selects_as_well() -> None:
+    known = parse_catalog(b'[{"id": "x", "repo": "org/x", "files": ["*.gguf"], "exclude": ["*.md"]}]')
+    selection = target("x:Q8_0", catalog=known).selection
+    assert (selection.quant, selection.files, selection.exclude) == ("Q8_0", (), ("*.md",))
+
+
+def test_a_snapshot_of_all_files_keeps_the_hashes_that_bind() -> None:
+    everything = target("qwen3", snapshot="all", exclude=("*.bin",))
+    assert re.fullmatch(r"qwen3--all--sel-[0-9a-f]{8}", everything.name)
+    selection = everything.selection
+    assert (selection.snapshot, selection.filename, selection.sha256) == ("all", "Qwen3-Q4_K_M.gguf", SHA)
+    assert selection.exclude == ("*.md", "*.bin")
+    assert everything != target("qwen3", exclude=("*.bin",))
+
+
+def test_a_record_says_of_a_snapshot_only_where_it_is_of_all_files() -> None:
+    assert "snapshot" not in target("qwen3").selection.to_json()  # records of 0.1.0 stay valid
+    assert target("qwen3", snapshot="all").selection.to_json()["snapshot"] == "all"
+    assert target("qwen3").selection.to_json()["repo"] == "bartowski/Qwen_Qwen3-0.6B-GGUF"
+
+
+def test_a_target_knows_what_the_plain_reference_selects_and_how_to_spell_it() -> None:
+    some = target("qwen3:Q8_0@v1", files=("*.gguf",))
+    assert some.plain == target("qwen3@v1").selection
+    assert (some.paste(), some.paste("Q2_K")) == ("qwen3@v1", "qwen3:Q2_K@v1")
+    assert target("qwen3", revision="v1").paste() == "qwen3@v1"
+    assert some.model == "qwen3:Q8_0@v1"
+
+
 def test_a_pinned_revision_holds_for_artifacts_of_the_repository_and_not_for_others() -> None:
     own, other = target("parts@v3").selection.artifacts
     assert (own.revision, own.sha256) == (None, None)
@@ -126,6 +159,10 @@ def test_one_model_in_two_spellings_is_one_target() -> None:
         ("qwen3", {"files": ("/etc/*",)}, Code.FORBIDDEN_PATH),
         ("qwen3", {"exclude": ("a\0",)}, Code.FORBIDDEN_PATH),
         ("org/na--me", {}, Code.WANT_INVALID),
+        ("qwen3:Q8_0", {"snapshot": "all"}, Code.WANT_INVALID),
+        ("qwen3", {"snapshot": "all", "files": ("*.gguf",)}, Code.WANT_INVALID),
+        ("hf.co/org/name/blob/main/a", {"snapshot": "all"}, Code.WANT_INVALID),
+        ("https://example.com/org/name", {}, Code.WANT_INVALID),
         ("", {}, Code.WANT_INVALID),
     ],
 )

@@ -60,12 +60,13 @@ def test_an_object_may_say_everything_about_one_model() -> None:
             "revision": "main",
             "files": ["*.gguf"],
             "exclude": ["*.bin"],
+            "snapshot": "all",
             "priority": 0,
             "not_before": "2026-12-01T02:00:00Z",
             "labels": {"team": "search"},
         }
     )
-    assert want.models == (WantedModel("qwen3", "main", ("*.gguf",), ("*.bin",)),)
+    assert want.models == (WantedModel("qwen3", "main", ("*.gguf",), ("*.bin",), "all"),)
     assert want.priority == 0
     assert want.not_before == datetime(2026, 12, 1, 2, tzinfo=UTC)
     assert want.labels == {"team": "search"}
@@ -73,6 +74,7 @@ def test_an_object_may_say_everything_about_one_model() -> None:
 
 def test_only_the_model_is_required() -> None:
     assert parse({"model": "qwen3"}) == Want((WantedModel("qwen3"),))
+    assert parse({"models": [{"model": "x", "snapshot": "all"}]}).models[0].snapshot == "all"
 
 
 def test_a_manifest_is_many_models_in_one_want() -> None:
@@ -114,6 +116,7 @@ def test_what_is_no_time_in_utc_is_refused(text: object) -> None:
     [
         ({"model": "x", "priorty": 1}, "priorty", "priority"),
         ({"modle": "x"}, "modle", "model"),
+        ({"model": "x", "snapshoot": "all"}, "snapshoot", "snapshot"),
         ({"models": ["x"], "label": {}}, "label", "labels"),
         ({"models": [{"model": "x", "exlude": []}]}, "exlude", "exclude"),
         ({"model": "x", "models": ["x"]}, "model", "models"),
@@ -161,6 +164,9 @@ def test_several_problems_are_told_at_once() -> None:
         {"model": "x", "files": "*.gguf"},
         {"model": "x", "files": [""]},
         {"model": "x", "files": ["f"] * 201},
+        {"model": "x", "snapshot": "every"},
+        {"model": "x", "snapshot": True},
+        {"models": [{"model": "x", "snapshot": 1}]},
         {"model": "x", "labels": {"a": 1}},
         {"model": "x", "labels": {"a": "b" * 501}},
         {"model": "x", "labels": {str(n): "" for n in range(51)}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -19,6 +20,7 @@ from agent.core.progress import FILES_SHOWN, AgentInfo, FileProgress, ModelProgr
 from agent.core.states import LEGAL, State
 from agent.core.waits import AnyWait, Wait
 from agent.errors import RETRYABLE, Code, Exit
+from agent.state.job import Job
 from tests.harness import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
@@ -133,6 +135,17 @@ def test_the_table_of_states() -> None:
     table = rows(section(page("architecture.md"), "## The life of a job"), "| from | to |")
     listed = {names(row[0])[0]: set(names(row[1])) for row in table}
     assert listed == {old.value: {new.value for new in allowed if new is not old} for old, allowed in LEGAL.items()}
+
+
+def test_every_move_of_a_job() -> None:
+    table = rows(section(page("architecture.md"), "## The life of a job"), "| move | to | called by | when |")
+    listed = {name.removeprefix("Job.") for row in table for name in names(row[0])}
+    moves = re.compile(r"self\.(_go|wait)\(")
+    assert listed == {
+        name
+        for name, method in inspect.getmembers(Job, inspect.isfunction)
+        if not name.startswith("_") and moves.search(inspect.getsource(method))
+    }
 
 
 def test_every_room_is_in_the_table_and_in_the_picture() -> None:

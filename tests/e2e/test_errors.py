@@ -159,7 +159,7 @@ def test_stalled_downloads_are_tried_again_and_end_well(
         agent.ready("x")
 
 
-def test_a_model_that_is_not_in_the_catalogue_makes_no_request(agent: AgentProcess, hub: HubProcess) -> None:
+def test_a_model_that_is_not_in_the_catalog_makes_no_request(agent: AgentProcess, hub: HubProcess) -> None:
     """Issue 2, point 6."""
     agent.drop("x", "qwen33")
     error = agent.failed("x", deadline_s=1)
@@ -169,7 +169,7 @@ def test_a_model_that_is_not_in_the_catalogue_makes_no_request(agent: AgentProce
     assert hub.stats()["recent"] == []
 
 
-def test_a_broken_catalogue_leaves_the_last_good_one_in_force(
+def test_a_broken_catalog_leaves_the_last_good_one_in_force(
     make_agent: Callable[..., AgentProcess], tmp_path: Path
 ) -> None:
     catalog = tmp_path / "catalog.json"

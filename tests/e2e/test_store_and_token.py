@@ -28,7 +28,8 @@ def test_a_gguf_lies_where_llmlbs_node_looks(agent: AgentProcess, hub: HubProces
     assert by_name["model.gguf"]["digest"] == by_name[path.name]["digest"] == digest
     record = json.loads((folder / ".wantd.json").read_bytes())
     assert record["repo"] == "bartowski/Qwen_Qwen3-0.6B-GGUF"
-    assert record["files"] == [{"name": path.name, "size": path.stat().st_size, "sha256": digest, "source": "hub"}]
+    facts = {"name": path.name, "size": path.stat().st_size, "sha256": digest, "source": "hub", "etag": digest}
+    assert record["files"] == [facts]
     assert not (os.stat(path).st_mode & 0o022)
 
 

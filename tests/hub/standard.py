@@ -1,4 +1,4 @@
-"""The repositories that the demo and the tests find: true names of the catalogue, and odd cases under `wantd/`."""
+"""The repositories that the demo and the tests find: true names of the catalog, and odd cases under `wantd/`."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ import pytest
 from agent.config import Policy
 from agent.core.catalog import Artifact
 from agent.core.names import RepoId, SafeName
-from agent.core.plan import INDEX_MAX_BYTES, Plan
+from agent.core.plan import Plan
 from agent.core.remote import RemoteFile
+from agent.core.selection.tree import READ_MAX_BYTES
 from agent.core.states import State
 from agent.errors import Code, WantdError
 from agent.jobs.planner import Planner
@@ -77,7 +78,7 @@ async def test_an_index_is_fetched_and_read_before_the_choice(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("size", "passes"), [(None, True), (INDEX_MAX_BYTES, True), (INDEX_MAX_BYTES + 1, False)], ids=str
+    ("size", "passes"), [(None, True), (READ_MAX_BYTES, True), (READ_MAX_BYTES + 1, False)], ids=str
 )
 async def test_an_index_of_an_impossible_size_is_not_fetched(tmp_path: Path, size: int | None, passes: bool) -> None:
     shop = Workshop(tmp_path, SHARDED)

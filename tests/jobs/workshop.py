@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
 from agent.state.feed import Feed
 from agent.state.job import Job
+from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Published
 from agent.store.locks import Locks
@@ -24,7 +26,7 @@ from agent.store.space import Space
 from tests.fakes import FakeClock, FakeDisk, FakeSource, FakeTransfer, Inline, target
 from tests.store.builders import ENDPOINT, MODES, make_layout, sha256
 
-GGUF = {"m-Q4_K_M.gguf": b"GGUF weights", "README.md": b"hello"}
+GGUF = {"m-Q4_K_M.gguf": b"GGUF weights", "notes.txt": b"hello"}
 SAFETENSORS = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"[]"}
 
 
@@ -43,6 +45,7 @@ class Workshop:
         self.places = 4
         self.locks = Locks()
         self.inventory = Inventory(self.layout)
+        self.view = HubView(f"{os.path.dirname(self.layout.root)}/hub", self.layout, self.inventory, MODES)
         self.space = Space(self.layout.root, lambda: 0, self.disk.statvfs)
         self.slots = Slots(lambda: self.places, self.clock.monotonic)
         self.waits = LockWaits(self.locks, lambda: 300.0, self.clock)
@@ -52,6 +55,7 @@ class Workshop:
             files=self.files,
             layout=self.layout,
             inventory=self.inventory,
+            view=self.view,
             space=self.space,
             slots=self.slots,
             waits=self.waits,

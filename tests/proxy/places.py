@@ -101,7 +101,7 @@ def files_of(repo: Repo) -> Mapping[str, HubFile]:
 
 
 def balanced_gguf(repo: Repo, **more: Any) -> BalancedModel:
-    """The GGUF of the catalogue's qwen3 as llmlb has it: under its own name for it."""
+    """The GGUF of the catalog's qwen3 as llmlb has it: under its own name for it."""
     more = {"quantization": "Q4_K_M"} | more
     return BalancedModel("qwen3", {"model.gguf": files_of(repo)[GGUF_FILE]}, **more)
 

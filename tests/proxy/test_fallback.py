@@ -63,7 +63,7 @@ def manifest(agent: AgentProcess, model: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("generations", "bound"),
-    [(("api", "v0"), "digest"), (("v0",), "catalogue"), (("v0",), "digest"), (("api",), "catalogue")],
+    [(("api", "v0"), "digest"), (("v0",), "catalog"), (("v0",), "digest"), (("api",), "catalog")],
 )
 def test_with_the_hub_down_from_the_start_the_balancer_serves_a_gguf(
     start_agent: StartAgent,
@@ -76,7 +76,7 @@ def test_with_the_hub_down_from_the_start_the_balancer_serves_a_gguf(
 ) -> None:
     extra = {"model.gguf": {"digest": wanted.sha256}} if bound == "digest" else {}
     balancer = make_balancer(balanced_gguf(repo, extra=extra), generations=generations, old_shape=bound == "digest")
-    catalog = write_catalog(tmp_path, qwen3(sha256=wanted.sha256) if bound == "catalogue" else qwen3())
+    catalog = write_catalog(tmp_path, qwen3(sha256=wanted.sha256) if bound == "catalog" else qwen3())
     agent = start_agent(DEAD, proxy__url=balancer.url, catalog__path=catalog)
     agent.drop("qwen3")
     path = agent.ready("qwen3")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ from agent.state.ticket import Ticket
 from tests.fakes import START, FakeClock, Inline, error, eventually, logged, published, settle, target
 
 INTERVAL_S = 0.5
+
+
+class WatchedTicket(Ticket):
+    """`on_look` is called with its path when its progress file is made."""
+
+    __slots__ = ("on_look",)
+    on_look: Callable[[str], object]
+
+    @property
+    def attempts(self) -> int:
+        self.on_look(self.path)
+        return 1
 
 
 class Desk:
@@ -55,7 +68,16 @@ class Desk:
 
     def ticket(self, name: str = "a", *jobs: Job) -> Ticket:
         """A want that asks for these."""
-        ticket = Ticket(str(self.spool / f"{name}.want"), self.clock.now())
+        return self._asking(Ticket(str(self.spool / f"{name}.want"), self.clock.now()), jobs)
+
+    def watched(self, on_look: Callable[[str], object], name: str, *jobs: Job) -> Ticket:
+        """The same, and it is noticed when its progress file is made."""
+        ticket = WatchedTicket(str(self.spool / f"{name}.want"), self.clock.now())
+        ticket.on_look = on_look
+        self._asking(ticket, jobs)
+        return ticket
+
+    def _asking(self, ticket: Ticket, jobs: Sequence[Job]) -> Ticket:
         ticket.want = Want(tuple(WantedModel(job.target.model) for job in jobs), labels={"team": "x"})
         ticket.parts = jobs
         for job in jobs:
@@ -157,30 +179,28 @@ async def test_a_tenth_and_a_state_do_not_wait_for_the_interval(desk: Desk) -> N
 
 
 async def test_states_are_written_before_byte_counts(desk: Desk) -> None:
-    job, file = desk.job()
-    other, _ = desk.job("other")
+    (job, file), (other, _) = desk.job(), desk.job("other")
     await desk.go()
+    order: list[str] = []
     for number in range(BATCH):
-        desk.ticket(f"bytes{number}", job)
-    desk.ticket("state", other)
+        desk.watched(order.append, f"bytes{number}", job)
+    desk.watched(order.append, "state", other)
     job.moved(file, 1, State.DOWNLOADING, 0.0)
     other.verify()
-    desk.feed.changed(desk.ticket("new"))
+    desk.feed.changed(desk.watched(order.append, "new"))
     await desk.go()
-    written = {name: os.stat(desk.spool / name).st_mtime_ns for name in desk.names}
-    states = [written.pop(f"{name}.progress") for name in ("new", "state")]
-    assert max(states) <= min(written.values())  # within one tick of the file system's clock times are equal
+    assert sorted(order[:2]) == [f"{desk.spool}/new.want", f"{desk.spool}/state.want"]
+    assert len(order) == BATCH + 2
 
 
 async def test_a_flood_in_one_directory_keeps_no_other_waiting(desk: Desk) -> None:
-    for folder in ("flood", "other"):
-        (desk.spool / folder).mkdir()
-    for number in range(50):
-        desk.feed.changed(desk.ticket(f"flood/{number}"))
-    desk.feed.changed(desk.ticket("other/a"))
+    order: list[str] = []
+    for number in range(2 * BATCH):
+        desk.feed.changed(desk.watched(order.append, f"flood/{number}"))
+    desk.feed.changed(desk.watched(order.append, "other/a"))
     await desk.go()
-    times = sorted(os.stat(path).st_mtime_ns for path in (desk.spool / "flood").iterdir())
-    assert os.stat(desk.spool / "other/a.progress").st_mtime_ns <= times[2]
+    assert order.index(f"{desk.spool}/other/a.want") == 1
+    assert order[2] == f"{desk.spool}/flood/{2 * BATCH - 1}.want"  # nor does the newest wait for the oldest
 
 
 async def test_many_changes_of_one_want_before_it_is_written_are_one_file(desk: Desk) -> None:
@@ -392,19 +412,8 @@ async def test_intake_waits_while_too_many_states_are_to_be_written(tmp_path: Pa
     serving.cancel()
 
 
-class SlowTicket(Ticket):
-    """To look at it takes a hundredth of a second of the agent's clock."""
-
-    __slots__ = ("seen",)
-    seen: list[float]
-
-    @property
-    def attempts(self) -> int:
-        self.seen[0] += 0.01
-        return 1
-
-
 async def test_byte_counts_of_thousands_take_a_quarter_of_the_time(desk: Desk) -> None:
+    """To look at a want takes a hundredth of a second of the agent's clock here."""
     taken = [0.0]
 
     class Slow(FakeClock):
@@ -414,10 +423,12 @@ async def test_byte_counts_of_thousands_take_a_quarter_of_the_time(desk: Desk) -
     clock = Slow()
     job, file = desk.job()
     files = ProgressFiles(AgentInfo(1, "gpu-7", "0.1.0"), desk.feed, clock, lambda: INTERVAL_S)
+
+    def look(_: str) -> None:
+        taken[0] += 0.01
+
     for number in range(2 * BATCH):
-        ticket = SlowTicket(str(desk.spool / f"w{number}.want"), START)
-        ticket.seen, ticket.want, ticket.parts = taken, Want((WantedModel("qwen3"),)), [job]
-        job.add(ticket, 5)
+        desk.watched(look, f"w{number}", job)
     job.moved(file, 1, State.DOWNLOADING, 0.0)
     serving = asyncio.create_task(files.serve())
     await settle()

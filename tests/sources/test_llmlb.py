@@ -26,14 +26,14 @@ NAME = SafeName("Qwen_Qwen3-0.6B-Q4_K_M.gguf")
 BYTES = HubFile(b"GGUF" + bytes(5000))
 DEAD = "http://127.0.0.1:9"
 KEY = "sk_verysecretkey"
-CATALOGUED = ask(REPO, model="qwen3", names=(NAME,))
+CATALOGED = ask(REPO, model="qwen3", names=(NAME,))
 
 
 def qwen3(**more: Any) -> BalancedModel:
     return BalancedModel("qwen3", {"model.gguf": BYTES}, quantization="Q4_K_M", **more)
 
 
-def entries(files: list[dict[str, Any]], query: Any = CATALOGUED, **about: Any) -> list[tuple[str, str]]:
+def entries(files: list[dict[str, Any]], query: Any = CATALOGED, **about: Any) -> list[tuple[str, str]]:
     """(the balancer's name, ours) of what a manifest offers for a query."""
     return [(e.own, e.name) for e in parse_manifest({"files": files, **about}).files_for(query)]
 
@@ -81,12 +81,12 @@ async def test_the_generation_that_answered_is_asked_first_from_then_on(
     balancer = await make_balancer(qwen3(), generations=("v0",))
     source = make_llmlb(balancer.url)
     for _ in range(3):
-        await source.listing(CATALOGUED)
-    await source.locate(CATALOGUED, NAME)
+        await source.listing(CATALOGED)
+    await source.locate(CATALOGED, NAME)
     asked = [seen.path.split("/")[1] for seen in balancer.ledger.recent]
     assert asked == ["api", "v0", "v0", "v0", "v0"]
     balancer.options.generations = ("api",)  # it was updated
-    assert (await source.listing(CATALOGUED)).files
+    assert (await source.listing(CATALOGED)).files
 
 
 async def test_an_older_one_that_shows_a_page_for_unknown_routes_is_understood(
@@ -97,7 +97,7 @@ async def test_an_older_one_that_shows_a_page_for_unknown_routes_is_understood(
             return web.json_response({"files": [{"name": "model.gguf"}]})
         return web.Response(text="<!DOCTYPE html><title>Dashboard</title>", content_type="text/html")
 
-    assert (await make_llmlb(await serve(balancer)).listing(CATALOGUED)).files
+    assert (await make_llmlb(await serve(balancer)).listing(CATALOGED)).files
 
 
 @pytest.mark.parametrize("generations", [("api",), ("v0",), ("api", "v0")])
@@ -107,9 +107,9 @@ async def test_both_shapes_and_generations_give_the_file_its_own_name(
 ) -> None:
     balancer = await make_balancer(qwen3(), generations=generations, old_shape=old_shape)
     source = make_llmlb(balancer.url)
-    listing = await source.listing(CATALOGUED)
+    listing = await source.listing(CATALOGED)
     assert [file.name for file in listing.files] == [NAME]
-    location = await source.locate(CATALOGUED, NAME)
+    location = await source.locate(CATALOGED, NAME)
     assert not location.ranges
     blob = "v0" in generations
     assert location.size == (BYTES.size if blob else None)  # the blob tells its length, the files do not
@@ -120,7 +120,7 @@ async def test_both_shapes_and_generations_give_the_file_its_own_name(
 
 
 async def found(source: LlmlbSource) -> Location:
-    return await source.locate(CATALOGUED, NAME)
+    return await source.locate(CATALOGED, NAME)
 
 
 async def test_a_url_elsewhere_comes_first_and_one_at_the_hub_last(
@@ -206,7 +206,7 @@ def test_the_url_tells_name_repository_and_revision() -> None:
     assert entries([mine, others], ask(REPO.upper(), model="qwen3")) == [("model.gguf", NAME)]
     pinned = {"name": "model.gguf", "url": hub_url("https://huggingface.co", REPO, NAME, "c" * 40)}
     manifest = parse_manifest({"files": [pinned]})
-    assert manifest.commit(CATALOGUED) == "c" * 40
+    assert manifest.commit(CATALOGED) == "c" * 40
     for revision, served in (("main", 1), ("c" * 40, 1), ("dev", 0), ("d" * 40, 0)):
         assert len(manifest.files_for(ask(REPO, revision, model="qwen3"))) == served
     branch = {"name": "model.gguf", "url": hub_url("https://huggingface.co", REPO, NAME, "dev")}
@@ -273,11 +273,11 @@ async def test_a_missing_and_a_wrong_key_are_told_apart(
 ) -> None:
     balancer = await make_balancer(qwen3(), key=KEY)
     with pytest.raises(WantdError) as caught:
-        await make_llmlb(balancer.url, key=key).listing(CATALOGUED)
+        await make_llmlb(balancer.url, key=key).listing(CATALOGED)
     assert caught.value.code is Code.UNAUTHORIZED
     assert said in caught.value.hint
     assert "LLM_RUNTIME_API_KEY" in caught.value.hint
-    assert (await make_llmlb(balancer.url, key=KEY).listing(CATALOGUED)).files
+    assert (await make_llmlb(balancer.url, key=KEY).listing(CATALOGED)).files
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 418, 429, 500, 502])
@@ -289,7 +289,7 @@ async def test_no_error_or_repr_shows_the_key_even_when_the_balancer_sends_it_ba
 
     source = make_llmlb(await serve(echo), key=KEY)
     with pytest.raises(WantdError) as caught:
-        await source.listing(CATALOGUED)
+        await source.listing(CATALOGED)
     assert KEY not in f"{caught.value!r} {caught.value.to_json()} {source!r}"
     said = "rate limited by the load balancer" if status == 429 else f"answered {status}"
     assert said in caught.value.message
@@ -300,6 +300,6 @@ async def test_a_key_that_cannot_be_one_is_said_before_it_is_sent(
 ) -> None:
     balancer = await make_balancer(qwen3())
     with pytest.raises(WantdError) as caught:
-        await make_llmlb(balancer.url, key="two words").listing(CATALOGUED)
+        await make_llmlb(balancer.url, key="two words").listing(CATALOGED)
     assert "two words" not in str(caught.value)
     assert not balancer.ledger.recent

@@ -13,7 +13,7 @@ import pytest
 
 from agent.disk import TEMP_PREFIX
 from agent.spool.files import Stamp
-from agent.spool.scan import DEPTH, SETTLED_S, Found, Scanner, list_wants
+from agent.spool.scan import AGAIN_S, DEPTH, SETTLED_S, Found, Scanner, list_wants
 
 Drop = Callable[[], AbstractContextManager[None]]
 
@@ -294,6 +294,27 @@ def test_a_listing_as_young_as_the_change_before_it_is_not_trusted(spool: str) -
     times.now += SETTLED_S
     assert times.scan({}).changed == [path]
     assert times.scan({}).changed == [], "from now on the directory's times would tell"
+
+
+def test_new_wants_that_no_agent_has_answered_come_first(spool: str) -> None:
+    for number in range(20):
+        put(f"{spool}/{number}.want")
+        if number != 7:
+            put(f"{spool}/{number}.progress")
+    fresh = put(f"{spool}/team/fresh.want")
+    found = scan(spool, {})
+    assert sorted(found.changed[:2]) == sorted([f"{spool}/7.want", fresh])
+    assert len(found.changed) == 21
+
+
+def test_a_directory_whose_times_say_nothing_is_read_again_with_every_other_round(spool: str) -> None:
+    path = put(f"{spool}/a.want")
+    memory = known(path)
+    times = Times(spool)
+    times.settle(memory)
+    times.scan(memory, names=1)
+    times.now += AGAIN_S + 1
+    assert times.scan({}, names=1).changed == [path]
 
 
 def test_the_wants_of_a_directory_that_was_moved_are_gone_and_there_again(spool: str) -> None:

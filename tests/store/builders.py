@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.core.names import RepoId, SafeName, StoreName
+from agent.core.names import Reference, RepoId, SafeName, StoreName
 from agent.core.plan import Plan, PlanFile
 from agent.core.target import Selection, Target
 from agent.store.layout import Layout, Published, Record, RecordFile
@@ -42,7 +42,8 @@ class Model:
     @property
     def target(self) -> Target:
         selection = Selection(RepoId(self.repo), self.revision, **self.more)
-        return Target(name=StoreName(self.name), selection=selection, model=self.name, id=StoreName(self.name))
+        name = StoreName(self.name)
+        return Target(name=name, selection=selection, reference=Reference(self.name), id=name, plain=selection)
 
     @property
     def plan(self) -> Plan:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import time
 from multiprocessing.connection import Connection
 
+from agent.store.hub_view import HubView
+from agent.store.inventory import Inventory
 from agent.store.locks import Lock, Locks
-from tests.store.builders import Model, make_layout
+from tests.store.builders import MODES, Model, make_layout
 
 PAUSE_S = 0.0005
 
@@ -82,3 +85,15 @@ def leave(path: str) -> None:
     """Die while holding a lock, its file left behind."""
     acquire(Locks(), path)
     os._exit(9)
+
+
+def publish_and_mend_until_killed(root: str, hub: str, talk: Connection) -> None:
+    """Publish one version after the other, removing it in between, and keep the view of the store, until killed."""
+    layout = make_layout(root)
+    view = HubView(hub, layout, Inventory(layout), MODES)
+    talk.send("begun")
+    for model in itertools.cycle(versions("killed")):
+        view.show(model.publish(layout).record)
+        view.mend()
+        shutil.rmtree(f"{root}/killed")
+        view.mend()

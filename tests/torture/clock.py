@@ -81,7 +81,7 @@ def all_jobs_run(agent: AgentProcess, root: Path, catalog: list[Any], number: in
         "the spool is scanned": answer.exists,
         "locks have a heartbeat": lambda: json.loads(lock.read_bytes())["heartbeat_at"] != beat,
         "what waits is tried again": lambda: retries(agent) > tries,
-        "the catalogue is read": lambda: (agent.progress(f"new{number}") or {}).get("state") == "ready",
+        "the catalog is read": lambda: (agent.progress(f"new{number}") or {}).get("state") == "ready",
     }
     for what, done in jobs.items():
         try:

@@ -68,7 +68,7 @@ class Death:
 
 
 class World:
-    """A Hub with small models of every shape, and the catalogue that names them."""
+    """A Hub with small models of every shape, and the catalog that names them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

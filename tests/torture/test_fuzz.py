@@ -24,9 +24,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from agent.core.access import ProtocolError
 from agent.core.catalog import Catalog, parse_catalog
 from agent.core.names import check_collisions, safe_name
-from agent.core.plan import make_plan, needed_listings
+from agent.core.plan import Unread, make_plan, needed_listings
 from agent.core.progress import AgentInfo, FileProgress, ModelProgress, WantInfo, render
 from agent.core.remote import Listing
+from agent.core.selection.code import CodePolicy
+from agent.core.selection.tree import Contents
 from agent.core.states import FINAL, LEGAL, State, combined, move
 from agent.core.target import make_target
 from agent.core.want import WantedModel, parse_want
@@ -153,7 +155,10 @@ def test_whatever_a_hub_lists_the_plan_stays_in_the_store(
         listings = {
             key: Listing("hub", target.selection.repo, COMMIT, files) for key in needed_listings(target.selection)
         }
-        plan = make_plan(target, listings, dumps(index), ["bin"])
+        contents, policy = Contents(), CodePolicy(frozenset({"bin"}))
+        while isinstance(plan := make_plan(target, listings, contents, policy), Unread):
+            for file in plan.files:
+                contents.add(file.name, dumps(index))
         stays_inside(target.name)
         stays_inside(target.id)
         orjson.dumps(target.selection.to_json())

@@ -1,4 +1,4 @@
-"""The catalogue that comes with wantd: well-known models, every entry of use."""
+"""The catalog that comes with wantd: well-known models, every entry of use."""
 
 from __future__ import annotations
 
