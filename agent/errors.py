@@ -1,11 +1,12 @@
-"""The one error type of wantd, its codes (SPEC section 9) and the exit codes of its commands.
+"""The one error type of wantd, its codes (docs/errors.md) and the exit codes of its commands.
 
-An error is classed where it is raised: the code says what happened, `retryable` whether time alone may mend
-it, `message` gives the values, `hint` what a person can do. Nothing above has to guess.
+An error is classed where it is raised: the code says what happened, `retryable` whether waiting alone may help,
+`message` gives the values, `hint` what a person can do. Nothing above has to guess.
 """
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -70,9 +71,13 @@ class Exit(IntEnum):
 class WantdError(Exception):
     """Anything that goes wrong for a want: code, message with values, hint, and where it happened.
 
-    `retry_after_s` is what a server asked for, in seconds; `model` and `file` are filled in on the way up by
-    whoever knows them. Never holds a token or a signed URL: the text goes to files that everybody may read.
+    `retry_after_s` is what a server asked for, in seconds; `model` and `file` are filled in on the way up where
+    they are known. Never holds a token or a signed URL: the text goes to files that every user may read.
+
+    100,000 wants may hold one each, so it is kept small: slots, and hints that are equal are one string.
     """
+
+    __slots__ = ("code", "file", "hint", "message", "model", "retry_after_s", "retryable")
 
     def __init__(
         self,
@@ -85,17 +90,20 @@ class WantdError(Exception):
         model: str | None = None,
         file: str | None = None,
     ) -> None:
-        super().__init__(f"{code}: {message}")
+        super().__init__()
         self.code = code
         self.message = message
-        self.hint = hint
+        self.hint = sys.intern(hint)
         self.retryable = code in RETRYABLE if retryable is None else retryable
         self.retry_after_s = retry_after_s
         self.model = model
         self.file = file
 
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
     def to_json(self) -> dict[str, Any]:
-        """The `error` object of a progress file (SPEC section 3)."""
+        """The `error` object of a progress file."""
         return {
             "code": self.code.value,
             "message": self.message,
@@ -104,6 +112,19 @@ class WantdError(Exception):
             "model": self.model,
             "file": self.file,
         }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> WantdError:
+        """The error that a progress file shows. A code of a later version reads as `internal`."""
+        code = value.get("code")
+        return WantdError(
+            Code(code) if code in list(Code) else Code.INTERNAL,
+            str(value.get("message")),
+            str(value.get("hint")),
+            retryable=bool(value.get("retryable")),
+            model=value.get("model"),
+            file=value.get("file"),
+        )
 
 
 class ConfigError(Exception):

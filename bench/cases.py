@@ -1,4 +1,4 @@
-"""The cases of the contract (SPEC section 7): which files, how they are served, against whom, and the ratio to hold."""
+"""The cases: which files, how they are served, against whom, and the ratio to hold (bench/RESULTS.md)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.embedded_hub import models
+from tests.hub import models
 
 BLOCK = 1024 * 1024
 INDEX = "model.safetensors.index.json"

@@ -44,7 +44,7 @@ def spans() -> list[tuple[int, int]]:
 
 
 def with_aiohttp(url: str, trust: ssl.SSLContext | None, fd: int) -> None:
-    """One loop, `readany` and `pwrite`, as PEERS.md measured it."""
+    """One loop, `readany` and `pwrite`, as an aiohttp client would write it."""
 
     async def all_of_them() -> None:
         left = iter(spans())

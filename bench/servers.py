@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from agent.embedded_hub.process import HubProcess
 from bench.cases import CAP_RATE, FAR_LATENCY_S, Face
 from bench.data import Repo
+from bench.ports import free_ports
 from bench.relay import Relay
+from tests.hub.process import HubProcess
 
 START_S = 10.0
 LOG_WAIT_S = 2.0  # nginx writes an answer's line when its last byte is handed to the kernel
@@ -167,13 +168,6 @@ def make_certificate(certificate: str, key: str) -> None:
 def nginx_path() -> str | None:
     """Debian keeps it where only root's PATH leads."""
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def _listens(port: int) -> bool:

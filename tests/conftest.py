@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a Hub process and agents beside it."""
+"""Fixtures for all tests: a Hub process and agents beside it; and in which order `make test` runs them side by side."""
 
 from __future__ import annotations
 
@@ -9,8 +9,46 @@ from typing import Any
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess
+from tests.hub.process import HubProcess
+
+# Modules that take seconds, the longest first, so that no worker is left with a long one at the end.
+LONG = (
+    "tests/torture/test_torture.py",
+    "tests/proxy/test_fallback.py",
+    "tests/transfer/test_resume.py",
+    "tests/e2e/test_wants.py",
+    "tests/proxy/test_reports.py",
+    "tests/e2e/test_crashes.py",
+    "tests/e2e/test_scale.py",
+    "tests/bench/test_short.py",
+    "tests/cli/test_commands.py",
+    "tests/e2e/test_errors.py",
+    "tests/transfer/test_answers.py",
+    "tests/proxy/test_outage.py",
+    "tests/e2e/",
+    "tests/transfer/",
+    "tests/proxy/",
+    "tests/store/",
+)
+# Long modules whose tests share nothing that is worth keeping: each of their tests is sent to whichever worker is free.
+DIVISIBLE = {"tests/torture/test_torture.py", "tests/proxy/test_fallback.py", "tests/transfer/test_resume.py"}
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in its own hook
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Beside other workers: a module's tests stay together, since they share a Hub, and long modules come first."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        if module not in DIVISIBLE:
+            item.add_marker(pytest.mark.xdist_group(module))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    return next((place for place, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG))
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +60,9 @@ def shared_hub() -> Iterator[HubProcess]:
 
 @pytest.fixture
 def hub(shared_hub: HubProcess) -> HubProcess:
-    """The module's Hub, with its faults and counts taken back."""
+    """The module's Hub, with its faults, options and counts taken back."""
     shared_hub.clear_faults()
+    shared_hub.restore_options()
     shared_hub.reset()
     return shared_hub
 

@@ -19,7 +19,7 @@ from agent.config import SECTIONS, Config, find_file, hub_token, load
 from agent.errors import ConfigError
 
 SAMPLE = Path(__file__).parent.parent / "config" / "wantd.toml"
-# What each foreign variable stands in for (SPEC sections 4 and 5).
+# What each foreign variable stands in for (docs/configuration.md).
 FOREIGN = {
     "HF_ENDPOINT": ("hub", "endpoint", "https://a.example"),
     "HF_BASE_URL": ("hub", "endpoint", "https://b.example"),
@@ -421,6 +421,27 @@ def test_no_token_is_none_and_no_error(content: bytes | None, tmp_path: Path, em
         (tmp_path / "token").write_bytes(content)
     assert hub_token(load(empty, {}), {"HF_HOME": str(tmp_path), "HF_TOKEN": " "}) is None
     assert hub_token(load(empty, {}), {"HF_TOKEN_PATH": "~no-such-user-here/token"}) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "place"),
+    [
+        ("", "/srv/hub"),
+        ("hub_cache = 'hub'", "/srv/hub"),
+        ("hub_cache = '../x/hub/'", "/x/hub"),
+        ("hub_cache = '/data/hub'", "/data/hub"),
+        ("hub_cache = '~/hub'", f"{Path.home()}/hub"),
+        ("hub_cache = ''", ""),
+    ],
+)
+def test_the_view_is_beside_the_store_unless_it_is_put_elsewhere(setting: str, place: str, write: Write) -> None:
+    assert load(write(f"[store]\ndir = '/srv/models'\n{setting}"), {}).store.hub_cache == place
+
+
+@pytest.mark.parametrize("setting", ["/srv/models", "models", "/srv/models/hub", "models/hub", "~no-such-user/hub"])
+def test_the_view_cannot_be_in_the_store(setting: str, write: Write) -> None:
+    (problem,) = problems(write(f"[store]\ndir = '/srv/models'\nhub_cache = '{setting}'"), {})
+    assert problem.startswith("store.hub_cache: ")
 
 
 def test_shipped_files_are_found_in_a_checkout_and_in_an_environment() -> None:

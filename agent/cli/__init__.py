@@ -1,4 +1,4 @@
-"""The commands: the only code that prints or exits. Each is a module, imported when it is called for."""
+"""The commands: the only code that prints or exits. Each is a module, imported when it is called."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from agent import __version__
 from agent.errors import ConfigError, Exit, WantdError
 
 COMMANDS = {
-    "run": "the agent, in the foreground",
-    "get": "want models, watch them come, print their paths",
-    "status": "what is wanted, moving, ready and failed",
-    "demo": "the whole way on this machine, with no network",
-    "check": "look at configuration, catalogue, spool, store, disk and Hub, and say what is wrong",
-    "install-service": "make it a service of systemd: units, users, directories, configuration",
-    "uninstall-service": "take the service away; models and wants stay",
+    "run": "run the agent in the foreground",
+    "get": "request models, show their progress, print their paths",
+    "status": "show what is wanted, moving, ready and failed",
+    "demo": "try everything on this machine, without a network",
+    "check": "check configuration, catalog, spool, store, disk, Hub and proxy",
+    "install-service": "install the systemd service: unit, users, directories, configuration",
+    "uninstall-service": "remove the systemd service; models and wants stay",
 }
 
 
@@ -25,14 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit code (`agent.errors.Exit`)."""
     parser = argparse.ArgumentParser(
         prog="wantd",
-        description="Drop NAME.want into the spool directory; the agent brings the model and writes NAME.progress.",
+        description="Drop NAME.want into the spool directory; the agent downloads the model; see NAME.progress.",
     )
     parser.add_argument("--version", action="version", version=f"wantd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     wanted = next((word for word in (sys.argv[1:] if argv is None else argv) if word in COMMANDS), None)
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.add_argument("--config", metavar="FILE", help="the configuration file, in place of the usual ones")
+        sub.add_argument("--config", metavar="FILE", help="read this configuration file instead of the default ones")
         if name == wanted:
             module = import_module(f"agent.cli.{name.replace('-', '_')}")
             module.add_arguments(sub)

@@ -1,4 +1,4 @@
-"""`wantd demo`: the whole way on this machine with no network: a small Hub, an agent, a want, the bar, the path."""
+"""`wantd demo`: everything on this machine, without a network: a small Hub, an agent, a want, the bar, the path."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ from agent.config import process_environment
 from agent.errors import Exit
 
 MODEL = "qwen3"
-REPO = "bartowski/Qwen_Qwen3-0.6B-GGUF"  # what the catalogue has for it
 GGUF_BYTES = 96_000_000
-# As on the real Hub one connection is slow and many are quick; so the bar can be seen to move.
-CONNECTION_BYTES_PER_S = 4_000_000
+MAX_RATE = "64000000"  # bytes/s: without a limit loopback is too fast to see the bar move
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where to do it."""
-    parser.add_argument("--dir", metavar="DIR", help="where spool and store of the demo go (emptied first)")
+    """Where to run it."""
+    parser.add_argument("--dir", metavar="DIR", help="directory for the demo's spool and store (emptied first)")
 
 
 def call(arguments: argparse.Namespace) -> int:
-    """Go the whole way. Returns 0 when the file is there and right."""
-    from agent.embedded_hub.process import HubProcess
+    """Run the demo. Returns 0 when the file is there and its hash is right."""
+    from agent.embedded_hub.demo import FILE, REPO, demo_hub
 
     environ = process_environment()
     cache = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -36,8 +34,7 @@ def call(arguments: argparse.Namespace) -> int:
     for name in ("spool", "models"):
         shutil.rmtree(f"{root}/{name}", ignore_errors=True)
     os.makedirs(f"{root}/spool")
-    with HubProcess("--gguf-size", str(GGUF_BYTES)) as hub:
-        hub.fault("cdn/*", max_rate=CONNECTION_BYTES_PER_S)
+    with demo_hub(GGUF_BYTES, root) as hub:
         settings = {
             key: value
             for key, value in environ.items()
@@ -46,21 +43,22 @@ def call(arguments: argparse.Namespace) -> int:
         settings |= {
             "WANTD_SPOOL__DIR": f"{root}/spool",
             "WANTD_STORE__DIR": f"{root}/models",
+            "WANTD_TRANSFER__MAX_RATE": MAX_RATE,
             "HF_ENDPOINT": hub.endpoint,
         }
-        _say(f"1. a Hub of its own answers at {hub.endpoint}")
+        _say(f"1. embedded Hub listening at {hub.endpoint}")
         with _agent(settings, f"{root}/agent.log"):
-            _say(f"2. an agent runs and watches {root}/spool (its log: {root}/agent.log)")
-            _say(f"3. the want: echo {MODEL} > {root}/spool/{MODEL}.want")
+            _say(f"2. agent running, watching {root}/spool (log: {root}/agent.log)")
+            _say(f"3. request: echo {MODEL} > {root}/spool/{MODEL}.want")
             command = [sys.executable, "-m", "agent", "get", MODEL, "--timeout", "120"]
             got = subprocess.run(command, env=settings, stdout=subprocess.PIPE, text=True, check=False)
             path = got.stdout.strip()
         if got.returncode or not path:
-            _say(f"the want was not fulfilled (exit {got.returncode}); see {root}/agent.log")
+            _say(f"the download failed (exit code {got.returncode}); see {root}/agent.log")
             return Exit.FAILURE
         sha256 = _sha256(path)
-        if sha256 not in str(hub.repos()[REPO]):
-            _say(f"{path} is not what the Hub has")
+        if sha256 != hub.repos[REPO].main[FILE].sha256:
+            _say(f"{path} differs from the file on the Hub")
             return Exit.FAILURE
     _say(f"4. ready and verified: {os.path.getsize(path)} bytes, SHA-256 {sha256}")
     print(path)

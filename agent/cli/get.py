@@ -1,4 +1,4 @@
-"""`wantd get MODEL…`: drops wants, shows how they go, prints the paths. Any other program can do the same by hand."""
+"""`wantd get MODEL…`: drops wants, shows their progress, prints the paths. Any other program can do the same."""
 
 from __future__ import annotations
 
@@ -13,67 +13,68 @@ from typing import Any, Protocol
 
 import orjson
 
-from agent.cli.text import how_it_goes, is_alive
+from agent.cli.text import how_it_goes
 from agent.config import load, process_environment
 from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
+from agent.disk import atomic_write
 from agent.errors import Code, Exit, WantdError
+from agent.reports.status import agent_of
+from agent.store.layout import Layout
 
 POLL_S = 0.05  # a stat of one small file; quicker than people see
-SILENCE_S = 3.0  # an agent answers within 0.1 s: after this there is none
+SILENCE_S = 3.0  # an agent answers within 0.1 s: after this there is none, or it is stuck
 FINAL = ("ready", "failed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What can be asked for."""
-    parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="catalogue id or org/name, with :QUANT and @REVISION"
-    )
-    parser.add_argument("--files", action="append", default=[], metavar="PATTERN", help="only files like this")
-    parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="no files like this")
+    """What can be requested."""
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="catalog id or org/name, with :QUANT and @REVISION")
+    parser.add_argument("--files", action="append", default=[], metavar="PATTERN", help="only files that match")
+    parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="no files that match")
     parser.add_argument("--priority", type=int, default=5, choices=range(10), metavar="0-9", help="0 is first")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up watching; the want stays")
-    parser.add_argument("--no-wait", action="store_true", help="drop the want and do not wait")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="stop waiting after this time; the want stays")
+    parser.add_argument("--no-wait", action="store_true", help="drop the wants, print their paths, do not wait")
     parser.add_argument("--cancel-on-interrupt", action="store_true", help="Ctrl-C removes the want")
 
 
 class Watch:
-    """One want that was dropped, and the answers to it."""
+    """One want that was dropped, and its progress file."""
 
     def __init__(self, model: str, path: str, before: str | None) -> None:
         self.model = model
         self.path = path
-        self.answer: dict[str, Any] | None = None
-        self._progress = path.removesuffix(WANT_SUFFIX) + PROGRESS_SUFFIX
-        self._before = before  # the answer that lay there before: a failure in it is not news
+        self.progress: dict[str, Any] | None = None
+        self._path = path.removesuffix(WANT_SUFFIX) + PROGRESS_SUFFIX
+        self._before = before  # `updated_at` of the progress file found at first: a failure in it is not news
         self._seen = 0
 
     def look(self) -> bool:
-        """Read the answer again if it has changed. True when it has."""
+        """Read the progress file again if it has changed. True when it has."""
         try:
-            stamp = os.stat(self._progress).st_mtime_ns
+            stamp = os.stat(self._path).st_mtime_ns
             if stamp == self._seen:
                 return False
-            with open(self._progress, "rb") as file:
-                answer = orjson.loads(file.read())
+            with open(self._path, "rb") as file:
+                progress = orjson.loads(file.read())
         except (OSError, orjson.JSONDecodeError):
             return False
         self._seen = stamp
-        if answer.get("updated_at") == self._before and answer.get("state") == "failed":
+        if progress.get("updated_at") == self._before and progress.get("state") == "failed":
             return False
-        self.answer = answer
+        self.progress = progress
         return True
 
     @property
     def final(self) -> bool:
         """Whether nothing more will come."""
-        if self.answer is None or self.answer.get("state") not in FINAL:
+        if self.progress is None or self.progress.get("state") not in FINAL:
             return False
-        paths = [model.get("path") for model in self.answer.get("models", [])]
-        return self.answer["state"] == "failed" or all(path and os.path.exists(path) for path in paths)
+        paths = [model.get("path") for model in self.progress.get("models", [])]
+        return self.progress["state"] == "failed" or all(path and os.path.exists(path) for path in paths)
 
 
 class Display(Protocol):
-    """Shows how wants go, on standard error."""
+    """Shows the progress of wants on standard error."""
 
     def update(self, watch: Watch) -> None: ...
     def note(self, text: str) -> None: ...
@@ -87,11 +88,11 @@ class Lines:
         self._last: dict[str, tuple[str, int]] = {}
 
     def update(self, watch: Watch) -> None:
-        answer = watch.answer or {}
-        key = (str(answer.get("state")), int(answer.get("progress", 0) * 10))
+        progress = watch.progress or {}
+        key = (str(progress.get("state")), int(progress.get("progress", 0) * 10))
         if self._last.get(watch.model) != key:
             self._last[watch.model] = key
-            self.note(f"{watch.model}: {how_it_goes(answer)}")
+            self.note(f"{watch.model}: {how_it_goes(progress)}")
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -122,9 +123,9 @@ class Bars:
 
         if watch.model not in self._tasks:
             self._tasks[watch.model] = self._bars.add_task(escape(watch.model), total=1.0, text="")
-        answer = watch.answer or {}
+        progress = watch.progress or {}
         self._bars.update(
-            self._tasks[watch.model], completed=answer.get("progress", 0.0), text=how_it_goes(answer, percent=False)
+            self._tasks[watch.model], completed=progress.get("progress", 0.0), text=how_it_goes(progress, percent=False)
         )
 
     def note(self, text: str) -> None:
@@ -144,7 +145,7 @@ def call(arguments: argparse.Namespace) -> int:
         return Exit.OK
     display: Display = Bars() if sys.stderr.isatty() else Lines()
     try:
-        _follow(watches, display, arguments.timeout, config.spool.dir)
+        _follow(watches, display, arguments.timeout, config.spool.dir, config.store.dir)
     except KeyboardInterrupt:
         display.close()
         return _interrupted(watches, arguments.cancel_on_interrupt)
@@ -171,17 +172,16 @@ def _drop(spool: str, model: str, arguments: argparse.Namespace) -> Watch:
         os.makedirs(spool, exist_ok=True)
         with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
             if file.read(len(data) + 1) == data:
-                with contextlib.suppress(PermissionError):
+                try:
                     os.utime(path)
+                except PermissionError:
+                    before = None  # another user's: it is not tried again, so that its failure is news
                 return Watch(model, path, before)
-        temp = f"{spool}/.{name[:100]}.{os.getpid()}.tmp"
-        with open(temp, "wb") as file:
-            file.write(data)
-        os.rename(temp, path)
+        atomic_write(path, data, mode=0o666)  # less the umask, like any file that a user creates
     except OSError as error:
         raise WantdError(
             Code.WANT_UNREADABLE,
-            f"the want {path} cannot be written: {error.strerror}",
+            f"cannot write the want {path}: {error.strerror}",
             "join the group that may write to the spool, or set WANTD_SPOOL__DIR to the spool of your agent",
         ) from None
     return Watch(model, path, before)
@@ -190,10 +190,10 @@ def _drop(spool: str, model: str, arguments: argparse.Namespace) -> Watch:
 def _updated_at(want_path: str) -> str | None:
     watch = Watch("", want_path, None)
     watch.look()
-    return watch.answer.get("updated_at") if watch.answer else None
+    return watch.progress.get("updated_at") if watch.progress else None
 
 
-def _follow(watches: list[Watch], display: Display, timeout: float | None, spool: str) -> None:
+def _follow(watches: list[Watch], display: Display, timeout: float | None, spool: str, store: str) -> None:
     began = time.monotonic()
     complained = False
     while True:
@@ -207,16 +207,14 @@ def _follow(watches: list[Watch], display: Display, timeout: float | None, spool
             return
         if waited > SILENCE_S and not complained:
             complained = True
-            if any(not _is_answered(watch) for watch in watches):
+            if not agent_of(spool, Layout(store)).running:
                 display.note(
-                    f"no agent answers in {spool}: start one with `wantd run`, or point WANTD_SPOOL__DIR to the spool "
-                    "of the one that runs; still waiting"
+                    f"no agent serves {spool}: start one with `wantd run`, or set WANTD_SPOOL__DIR to the spool "
+                    "of the running agent; still waiting"
                 )
+            elif any(watch.progress is None for watch in watches):
+                display.note(f"the agent of {spool} has not written a progress file yet; see its log; still waiting")
         time.sleep(POLL_S)
-
-
-def _is_answered(watch: Watch) -> bool:
-    return watch.answer is not None and (watch.final or is_alive(watch.answer.get("agent") or {}))
 
 
 def _interrupted(watches: list[Watch], cancel: bool) -> int:
@@ -228,22 +226,22 @@ def _interrupted(watches: list[Watch], cancel: bool) -> int:
                 os.unlink(watch.path)
             print(f"{watch.model}: no longer wanted", file=sys.stderr)
         else:
-            print(f"{watch.model}: still wanted; to cancel it, remove {watch.path}", file=sys.stderr)
+            print(f"{watch.model}: still wanted; remove {watch.path} to cancel it", file=sys.stderr)
     return Exit.INTERRUPTED
 
 
 def _conclude(watches: list[Watch]) -> int:
     code: int = Exit.OK
     for watch in watches:
-        answer = watch.answer or {}
+        progress = watch.progress or {}
         if not watch.final:
-            print(f"{watch.model}: not ready yet; it is still wanted, see {watch.path}", file=sys.stderr)
+            print(f"{watch.model}: not ready yet, still wanted; see {watch.path}", file=sys.stderr)
             code = code or Exit.FAILURE
             continue
-        for model in answer.get("models", []):
+        for model in progress.get("models", []):
             if model.get("path"):
                 print(model["path"])
-        if error := answer.get("error"):
+        if error := progress.get("error"):
             print(f"{watch.model}: {error['message']} ({error['code']})\n  {error['hint']}", file=sys.stderr)
             code = code or _exit_code(error.get("code"))
     return code

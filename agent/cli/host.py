@@ -1,6 +1,6 @@
-"""Changes to the host, one at a time, each said as it is done: what `install-service` and `uninstall-service` share.
+"""Changes to the host, each reported as it is made: shared by `install-service` and `uninstall-service`.
 
-Every change looks first whether it is needed, so that all of it may be done again; with `dry_run` nothing is done.
+Every change is made only where it is needed, so both commands can be repeated. With `dry_run` none is made.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.disk import Sync, atomic_write
 from agent.errors import ConfigError
 
-EXECUTABLE = "/opt/wantd/bin/wantd"  # what the shipped units say, replaced by the installed program
-BACKOFF_SINCE = 254  # the systemd that knows RestartSteps=
+EXECUTABLE = "/opt/wantd/bin/wantd"  # in the shipped units, replaced by the path of the installed program
+BACKOFF_SINCE = 254  # the first systemd with RestartSteps=
 USER = "wantd"
 PRODUCERS = "wantd-producers"
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where everything goes. `systemd` is the manager's own part of a command line, `shipped` of the files' names."""
+    """Where everything goes. `systemctl` begins a command line; `shipped` is the directory of the shipped files."""
 
     unit: str
     overrides: str  # where `systemctl edit` keeps the operator's changes
@@ -36,7 +37,7 @@ class Places:
 
     @staticmethod
     def of_host() -> Places:
-        """A service of the host. `/usr/local/lib` is ours; `/etc` stays the operator's, and wins."""
+        """For a service of the host. `/usr/local/lib` is ours; `/etc` is the operator's, and overrides it."""
         return Places(
             unit="/usr/local/lib/systemd/system/wantd.service",
             overrides="/etc/systemd/system/wantd.service.d",
@@ -51,7 +52,7 @@ class Places:
 
     @staticmethod
     def of_user(environ: Mapping[str, str]) -> Places:
-        """A service of the user who asks."""
+        """For a service of the user who runs the command."""
         home = environ.get("HOME") or os.path.expanduser("~")
         data = environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
         config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
@@ -80,66 +81,63 @@ class Host:
     )
 
     def at(self, path: str) -> str:
-        """A path of the host as it is reached from here."""
+        """The path below `root` of a path on the host."""
         return self.root + path
 
     def put(self, path: str, text: str, *, keep: bool = False) -> None:
-        """Have a file with this text; with `keep` one that is there stays as it is."""
+        """Write a file, readable by every user. With `keep`, an existing file stays as it is."""
         old = _read(self.at(path))
         if old == text:
             self.say(f"unchanged  {path}")
         elif old is not None and keep:
-            self.say(f"kept       {path}, which is yours")
+            self.say(f"kept       {path} (yours)")
         elif self._does("write", "wrote", path):
-            with _refused(path):
+            with _problems(path):
                 os.makedirs(os.path.dirname(self.at(path)), mode=0o755, exist_ok=True)
-                temporary = f"{self.at(path)}.new"
-                with open(temporary, "w", encoding="utf-8") as file:
-                    file.write(text)
-                os.chmod(temporary, 0o644)
-                os.rename(temporary, self.at(path))
+                # Exact: systemd and the agent's user have to read it, whatever umask root has.
+                atomic_write(self.at(path), text.encode(), mode=0o644, exact_mode=True, sync=Sync.DIRECTORY)
 
     def directory(self, path: str) -> None:
-        """Have a directory."""
+        """Create a directory."""
         if os.path.isdir(self.at(path)):
             self.say(f"unchanged  {path}/")
         elif self._does("make", "made", f"{path}/"):
-            with _refused(path):
+            with _problems(path):
                 os.makedirs(self.at(path), mode=0o755)
 
     def remove(self, path: str) -> None:
-        """Have no such file, nor the directory `path` with all that is in it."""
+        """Remove a file, or a directory with everything in it."""
         if not os.path.lexists(self.at(path)):
             self.say(f"not there  {path}")
         elif self._does("remove", "removed", path):
-            with _refused(path):
+            with _problems(path):
                 if os.path.isdir(self.at(path)) and not os.path.islink(self.at(path)):
                     shutil.rmtree(self.at(path))
                 else:
                     os.unlink(self.at(path))
 
     def remove_empty(self, path: str) -> None:
-        """Remove a directory if nothing is in it any more."""
+        """Remove a directory if it is empty."""
         with contextlib.suppress(OSError):
-            if not os.listdir(self.at(path)) and self._does("remove", "removed", f"{path}/, which is empty"):
+            if not os.listdir(self.at(path)) and self._does("remove", "removed", f"{path}/ (empty)"):
                 os.rmdir(self.at(path))
 
     def command(self, *command: str, fatal: bool = True) -> bool:
-        """Run a command that changes the host. Raises ConfigError when it fails, unless that is not `fatal`."""
+        """Run a command that changes the host; True when it succeeds. A failure raises ConfigError if `fatal`."""
         if not self._does("run", "ran", " ".join(command)):
             return True
         done = self.ask(*command)
         if done is not None and done.returncode == 0:
             return True
-        why = "there is no such program" if done is None else (done.stderr or done.stdout).strip()
-        problem = f"{' '.join(command)}: {why or 'it failed'}"
+        why = "program not found" if done is None else (done.stderr or done.stdout).strip()
+        problem = f"{' '.join(command)}: {why or 'failed'}"
         if fatal:
             raise ConfigError([problem])
         self.say(f"failed     {problem}")
         return False
 
     def ask(self, *command: str) -> subprocess.CompletedProcess[str] | None:
-        """Run a command that only looks. None when there is no such program."""
+        """Run a command that changes nothing. None when there is no such program."""
         try:
             return self.run(command)
         except FileNotFoundError:
@@ -152,8 +150,8 @@ class Host:
 
 def systemd_version(host: Host) -> int:
     """The version of the host's systemd, 0 when there is none."""
-    answer = host.ask("systemctl", "--version")
-    words = answer.stdout.split() if answer else []
+    done = host.ask("systemctl", "--version")
+    words = done.stdout.split() if done else []
     return int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
 
 
@@ -165,13 +163,11 @@ def _read(path: str) -> str | None:
         return None
 
 
-class _refused(contextlib.AbstractContextManager["_refused"]):
-    """Turns what the file system refuses into a problem that says what to do."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            hint = "; a service of the host is root's to install, `--user` is not" if os.geteuid() else ""
-            raise ConfigError([f"{self._path}: {error.strerror}{hint}"]) from None
+@contextlib.contextmanager
+def _problems(path: str) -> Iterator[None]:
+    """Report an OSError of the block as a ConfigError that names `path` and what to do."""
+    try:
+        yield
+    except OSError as error:
+        hint = "; run as root, or add --user to install a service for yourself" if os.geteuid() else ""
+        raise ConfigError([f"cannot change {path}: {error.strerror}{hint}"]) from None

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from loguru import logger
 
 from agent.app import App
-from agent.cli import journal
 from agent.cli.logs import set_up
-from agent.config import Config, load, process_environment
+from agent.config import Live, load, process_environment
 from agent.errors import ConfigError, Exit, WantdError
-from agent.services.notify import Supervisor
+from agent.reports import journald
+from agent.reports.systemd import Supervisor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +29,14 @@ def call(arguments: argparse.Namespace) -> int:
     environ = process_environment()
     supervisor = Supervisor.of(environ)
     try:
-        config = load(arguments.config, environ)
-        set_up(config.log.level, environ)
+        live = Live(load(arguments.config, environ))
+        set_up(lambda: live.config.log.level, environ)
         # A want's writer may come while the agent holds its read lease for an instant: the kernel then sends SIGIO.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
-        asyncio.run(_serve(arguments, config, supervisor))
+        asyncio.run(_serve(arguments, live, supervisor))
     except (ConfigError, WantdError) as error:
         supervisor.failed(f"not running: {error}")
-        if not journal.is_stderr(environ):
+        if not journald.is_stderr(environ):
             raise
         return _say_why(error, environ)
     return Exit.OK
@@ -44,7 +44,7 @@ def call(arguments: argparse.Namespace) -> int:
 
 def _say_why(error: ConfigError | WantdError, environ: Mapping[str, str]) -> int:
     """The reason in the journal, as what it is: an error, with its code."""
-    set_up("INFO", environ)
+    set_up(lambda: "INFO", environ)
     if isinstance(error, ConfigError):
         for problem in error.problems:
             logger.bind(code="config").critical("{}", problem)
@@ -53,9 +53,9 @@ def _say_why(error: ConfigError | WantdError, environ: Mapping[str, str]) -> int
     return Exit.of(error.code)
 
 
-async def _serve(arguments: argparse.Namespace, config: Config, supervisor: Supervisor) -> None:
+async def _serve(arguments: argparse.Namespace, live: Live, supervisor: Supervisor) -> None:
     environ = process_environment()
-    app = App(config, environ, lambda: load(arguments.config, environ), supervisor)
+    app = App(live, environ, lambda: load(arguments.config, environ), supervisor)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         _on_signal(loop, number, app.stopping.set)

@@ -1,6 +1,6 @@
-"""`wantd uninstall-service`: takes away what `install-service` and the agent made; models and wants stay.
+"""`wantd uninstall-service`: removes what `install-service` and the agent created; models and wants stay.
 
-What stays is given to root, since the next user that is made on the host may get the number of the one that goes.
+What stays is given to root: the next user created on the host may get the uid of the one that is removed.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ import stat
 from collections.abc import Iterator
 
 from agent.cli.host import PRODUCERS, USER, Host, Places
-from agent.cli.status import agent_of
 from agent.config import load, process_environment
 from agent.core.want import PROGRESS_SUFFIX
+from agent.disk import TEMP_PREFIX
 from agent.errors import ConfigError, Exit
-from agent.spool.files import TEMP_PREFIX
+from agent.reports.status import agent_of
+from agent.store.hub_view import HubView
+from agent.store.inventory import Inventory
 from agent.store.layout import Layout
+from agent.store.publish import Modes
 
 ACCESS_ACL, DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
 CREDENTIALS = ("/etc/credstore/hf_token", "/etc/credstore.encrypted/hf_token")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Whose, and whether really."""
-    parser.add_argument("--user", action="store_true", help="the service of this user, not of the host")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
-    parser.add_argument("--root", default="", metavar="DIR", help="uninstall from the image of a host below DIR")
+    """Whose service, and whether to change anything."""
+    parser.add_argument("--user", action="store_true", help="remove this user's service, not the host's")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, change nothing")
+    parser.add_argument("--root", default="", metavar="DIR", help="uninstall from the host image below DIR")
 
 
 def call(arguments: argparse.Namespace) -> int:
@@ -42,7 +45,7 @@ def call(arguments: argparse.Namespace) -> int:
 def uninstall(host: Host, places: Places) -> None:
     """Stop the service and remove everything but models and wants. Raises ConfigError."""
     if os.geteuid() and places.sysusers and not host.dry_run:
-        raise ConfigError(["the service of the host is root's to remove; for your own: wantd uninstall-service --user"])
+        raise ConfigError(["only root can remove the host's service; add --user to remove your own"])
     spool, store = _directories(host, places)
     if os.path.exists(host.at(places.unit)) and not host.root:
         host.command(*places.systemctl, "disable", "--now", "wantd.service")
@@ -56,7 +59,7 @@ def uninstall(host: Host, places: Places) -> None:
     if not host.root:
         host.command(*places.systemctl, "daemon-reload")
     if _is_served(host, spool, store):
-        host.say(f"left       {spool} and {store} as they are: another agent serves them")
+        host.say(f"left       {spool} and {store}: another agent uses them")
     else:
         _tidy(host, places, spool, store)
     if places.sysusers and not host.root:
@@ -67,11 +70,11 @@ def uninstall(host: Host, places: Places) -> None:
                 host.say(f"not there  {'user' if command == 'userdel' else 'group'} {name}")
         for path in CREDENTIALS:
             if os.path.exists(host.at(path)):
-                host.say(f"left       {path}, which wantd did not put there")
+                host.say(f"left       {path}: wantd did not create it")
 
 
 def _directories(host: Host, places: Places) -> tuple[str, str]:
-    """Spool and store by the configuration, or where they usually are when that cannot be read."""
+    """Spool and store as configured, or the default ones if the configuration cannot be read."""
     with contextlib.suppress(ConfigError):
         if os.path.isfile(host.at(places.config)):
             config = load(host.at(places.config), {})
@@ -80,17 +83,22 @@ def _directories(host: Host, places: Places) -> tuple[str, str]:
 
 
 def _is_served(host: Host, spool: str, store: str) -> bool:
-    """Whether an agent runs; in a dry run it is the service itself, which would be stopped."""
-    return bool(agent_of(spool, Layout(host.at(store)))["running"]) and not host.dry_run
+    """Whether another agent is running. In a dry run it would be the service itself, which is to be stopped."""
+    return agent_of(spool, Layout(host.at(store))).running and not host.dry_run
 
 
 def _tidy(host: Host, places: Places, spool: str, store: str) -> None:
     layout = Layout(store)
+    if os.path.isdir(layout.view) and not host.root:
+        host.say(f"{'would remove' if host.dry_run else 'removed   '} the view of the models (store.hub_cache)")
+        if not host.dry_run:  # no agent would be there to mend it, and its links would keep removed models on the disk
+            HubView("", layout, Inventory(layout), Modes(0o644, 0o755)).mend()
+    host.remove(layout.view)
     for path in (layout.locks, layout.partial):
         host.remove(path)
     if os.path.isdir(host.at(spool)):
-        answers = list(_answers(host.at(spool)))
-        host.say(f"{'would remove' if host.dry_run else 'removed   '} {len(answers)} progress files in {spool}")
+        count = sum(1 for _ in _progress_files(host.at(spool)))
+        host.say(f"{'would remove' if host.dry_run else 'removed   '} {count} progress files in {spool}")
         if not host.dry_run:
             _clear_spool(host.at(spool), shared=places.sysusers is not None)
     if places.sysusers:
@@ -104,24 +112,24 @@ def _tidy(host: Host, places: Places, spool: str, store: str) -> None:
             host.remove_empty(path)
 
 
-def _answers(spool: str) -> Iterator[str]:
+def _progress_files(spool: str) -> Iterator[str]:
     for _, _, names, _ in os.fwalk(spool):
-        yield from filter(_is_answer, names)
+        yield from filter(_is_progress_file, names)
 
 
-def _is_answer(name: str) -> bool:
+def _is_progress_file(name: str) -> bool:
     return name.endswith(PROGRESS_SUFFIX) or name.startswith(TEMP_PREFIX)
 
 
 def _clear_spool(spool: str, *, shared: bool) -> None:
-    """Take the answers out and, in the host's spool, every right of the user that goes.
+    """Remove the progress files and, in the host's spool, every right of the user that is removed.
 
-    Producers may change it all the while: names are used in open directories only, and links are never followed.
+    Producers may change the spool meanwhile: names are used relative to open directories, and links are not followed.
     """
     for _, _, names, folder in os.fwalk(spool):
         for name in names:
             with contextlib.suppress(OSError):
-                if _is_answer(name):
+                if _is_progress_file(name):
                     os.unlink(name, dir_fd=folder)
                 elif shared:
                     _drop_rights(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder))
@@ -129,11 +137,11 @@ def _clear_spool(spool: str, *, shared: bool) -> None:
             _drop_rights(os.dup(folder))
     if shared:
         os.chown(spool, 0, 0, follow_symlinks=False)
-        os.chmod(spool, 0o755)  # noqa: S103  the wants in it stay readable, and nobody adds to them
+        os.chmod(spool, 0o755)  # noqa: S103  the wants in it stay readable, and nobody can add any
 
 
 def _drop_rights(fd: int) -> None:
-    """Without an ACL the group's bits in the mode, until then its mask, would count: writing is taken out of them."""
+    """Remove the ACL. The group bits of the mode, until now the ACL's mask, would then count: clear group write."""
     try:
         info = os.fstat(fd)
         if not stat.S_ISDIR(info.st_mode) and not (stat.S_ISREG(info.st_mode) and info.st_nlink == 1):

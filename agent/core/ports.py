@@ -12,8 +12,9 @@ from agent.errors import WantdError
 class Source(Protocol):
     """A place that models come from. One suite, `tests/sources/test_contract.py`, runs over every implementation.
 
-    Definite answers (not found, gated, bad token) raise errors that are not retryable; what time may mend
-    raises retryable ones. No method returns half an answer.
+    What is certain (not found, gated, bad token) raises errors that are not retryable; what may pass with time raises
+    retryable ones. No method returns a part of what is asked for. The locations carry their own way of access
+    (`core.access`), so a new source is one new file.
     """
 
     @property
@@ -40,10 +41,10 @@ class Source(Protocol):
 
 
 class Transfer(Protocol):
-    """Brings single files to disk, verified."""
+    """Downloads single files, verified."""
 
     async def fetch(self, request: FetchRequest, locate: Locate, on_bytes: OnBytes) -> Fetched:
-        """Bring one file whole to `request.part_path`, verify and sync it.
+        """Download one file to `request.part_path`, verify and sync it.
 
         Retries passing faults itself while bytes still move; raises `stalled`, `hub_unreachable`, `rate_limited`
         (with `retry_after_s`), `disk_full` when they do not, and `checksum_mismatch`, `hub_protocol`,

@@ -1,21 +1,24 @@
-"""What a `.progress` file says (SPEC section 3): values in, JSON out, and when it is worth writing."""
+"""The content of a `.progress` file (docs/protocol.md): values in, JSON out."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
 
-from agent.core.job import FINAL, State, combined, move
+from agent.core.states import FINAL, State, combined, move
+from agent.core.waits import Wait, to_json
+from agent.core.words import timestamp
 from agent.errors import WantdError
 
 SCHEMA = 1
-FILES_SHOWN = 200  # SPEC section 3
+FILES_SHOWN = 200  # a longer list is cut to the files in motion, so that a progress file stays small
 ALMOST = 0.9999  # the most that is shown before the end, at the four digits of a progress file
+STEPS = 10  # each tenth is worth a line in the log and a progress file at once
 RATE_STEP_S = 0.1
 RATE_MEMORY_S = 3.0  # a rate over the last seconds: steady enough to read, quick enough to show a stall
 
@@ -51,45 +54,54 @@ class ModelProgress:
     commit: str | None = None
     state: State = State.QUEUED
     source: str | None = None
-    source_why: str | None = None  # what the sources before this one answered
+    source_why: str | None = None  # why the sources before this one were passed over
     verified: bool | None = None  # whether every file had a hash to hold against; None until that is known
     path: str | None = None
+    skipped: tuple[str, ...] = ()  # files that were left out because they can run code
+    warning: str | None = None  # what a user has to know before the model is loaded
     files: list[FileProgress] = field(default_factory=list)
     bytes_done: int = 0
     bytes_total: int | None = None
     rate: float = 0.0
-    waiting: dict[str, Any] | None = None
+    waiting: Wait | None = None
     error: WantdError | None = None
     attempt: int = 1
-    version: int = 0  # grows with each change of state, so that a reader sees one without comparing all
-    _marks: deque[tuple[float, int]] = field(default_factory=deque)
-    _counts: Counter[State] = field(default_factory=Counter)
+    # Made when bytes move: of most models, and of all that failed to resolve, none ever do.
+    _marks: deque[tuple[float, int]] | None = None
+    _counts: Counter[State] | None = None
 
-    def go(self, state: State, *, waiting: dict[str, Any] | None = None, error: WantdError | None = None) -> None:
+    @staticmethod
+    def failed(error: WantdError) -> ModelProgress:
+        """A model that no job stands for: its reference cannot be resolved."""
+        progress = ModelProgress()
+        progress.go(State.FAILED, error=error)
+        return progress
+
+    def go(self, state: State, *, waiting: Wait | None = None, error: WantdError | None = None) -> None:
         """Change state; `waiting` and `error` hold for this state only."""
         self.state = move(self.state, state)
         self.waiting, self.error = waiting, error
-        self.version += 1
         if state is not State.DOWNLOADING:
             self.rate = 0.0
-            self._marks.clear()
+            self._marks = None
 
     def begin(self, files: list[FileProgress], total: int | None) -> None:
         """The plan is known: these files, `total` bytes (None where a size is unknown)."""
         self.files, self.bytes_total = files, total
         self.bytes_done = 0
-        self._counts = Counter(file.state for file in files)
-        self._marks.clear()
+        self._counts = Counter(file.state for file in files) if files else None
+        self._marks = None
 
     def update(self, file: FileProgress, done: int, state: State, now: float) -> None:
         """One of the files has `done` bytes and is in `state`. `now` is a monotonic time in seconds."""
         self.bytes_done += done - file.bytes_done
-        self._counts[file.state] -= 1
-        self._counts[state] += 1
+        counts = self._counts = Counter() if self._counts is None else self._counts
+        counts[file.state] -= 1
+        counts[state] += 1
         file.bytes_done, file.state = done, state
-        marks = self._marks
+        marks = self._marks = deque() if self._marks is None else self._marks
         if marks and self.bytes_done < marks[-1][1]:
-            marks.clear()  # bad ranges were dropped: the rate starts anew
+            marks.clear()  # bad ranges were dropped: measure the rate from here
         if marks and now - marks[-1][0] < RATE_STEP_S:
             return
         marks.append((now, self.bytes_done))
@@ -104,14 +116,19 @@ class ModelProgress:
         self.bytes_done = total
 
     @property
+    def step(self) -> int:
+        """Which tenth has been reached, 0 to `STEPS`."""
+        return int(self.fraction * STEPS)
+
+    @property
     def files_done(self) -> int:
         """How many files are complete and verified."""
-        return self._counts[State.READY]
+        return self._counts[State.READY] if self._counts else 0
 
     @property
     def only_verifying(self) -> bool:
         """Whether every file that is not done has all its bytes and is being hashed."""
-        verifying = self._counts[State.VERIFYING]
+        verifying = self._counts[State.VERIFYING] if self._counts else 0
         return verifying > 0 and verifying + self.files_done == len(self.files)
 
     @property
@@ -140,10 +157,14 @@ class ModelProgress:
             "path": self.path,
             "bytes_done": self.bytes_done,
             "bytes_total": self.bytes_total,
-            "waiting": self.waiting,
+            "waiting": to_json(self.waiting) if self.waiting else None,
             "error": self.error.to_json() if self.error else None,
             "files": [file.to_json() for file in shown],
         }
+        if self.skipped:
+            value["skipped"] = list(self.skipped)
+        if self.warning:
+            value["warning"] = self.warning
         if cut:
             value["files_total"] = len(self.files)
             value["files_done"] = self.files_done
@@ -198,7 +219,7 @@ def render(
     *,
     least: float = 0.0,
     error: WantdError | None = None,
-    waiting: dict[str, Any] | None = None,
+    waiting: Wait | None = None,
 ) -> tuple[bytes, float]:
     """The whole progress file, and its `progress`, which is never under `least` (what was written before).
 
@@ -226,14 +247,14 @@ def render(
         "rate_bytes_per_s": round(rate),
         "eta_s": eta,
         "models": [model.to_json(name) for name, model in named],
-        "waiting": holdup if state is State.WAITING else None,
+        "waiting": to_json(holdup) if holdup and state is State.WAITING else None,
         "error": failed.to_json() if failed else None,
         "attempt": want.attempt,
         "labels": want.labels,
         "created_at": timestamp(want.created_at),
         "updated_at": timestamp(now),
-        "started_at": timestamp(want.started_at),
-        "finished_at": timestamp(want.finished_at),
+        "started_at": want.started_at and timestamp(want.started_at),
+        "finished_at": want.finished_at and timestamp(want.finished_at),
         "agent": {"pid": agent.pid, "host": agent.host, "version": agent.version},
     }
     return _json(value), fraction
@@ -254,8 +275,3 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_encodable(key): _encodable(item) for key, item in value.items()}
     return [_encodable(item) for item in value] if isinstance(value, list) else value
-
-
-def timestamp(time: datetime | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds, as every time in a progress file, lock or record."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if time else None

@@ -2,7 +2,7 @@
 
 A file is cut into granules of one size (the last may be shorter). A granule is what the journal vouches for, with
 one checksum; a span is a run of granules that one request asks for. Granules are handed out from the front, so
-that whoever hashes the file in order is never far behind.
+that a hash over the file in order is never far behind.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ GRANULE_MIN = 256 * KIB  # a kill loses up to one granule a connection: 16 of th
 GRANULE_MAX = 4 * MIB  # a connection that dies every few seconds must still finish some
 GRANULES = 8192  # a journal of 8 to 16 thousand short lines is read in milliseconds
 
-SPAN_FIRST = 4 * MIB  # the first request of a connection whose speed nobody knows
+SPAN_FIRST = 4 * MIB  # the first request of a connection whose speed is not known yet
 SPAN_MAX = 64 * MIB  # times 16 connections: how far the front of the file may be behind the last byte asked for
 SPAN_S = 2.0  # one request should last this long: a round trip of 100 ms between two then costs 5 %
 

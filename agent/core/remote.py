@@ -1,15 +1,16 @@
-"""What a source tells about a model, and what the transfer engine is asked to bring. Plain values."""
+"""What a source knows of a model, and what the transfer engine is asked to download. Plain values."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+from agent.core.access import Access
 from agent.core.names import RepoId, SafeName, StoreName
-from agent.errors import WantdError
+from agent.errors import Code, WantdError
 
 # Bytes. Up to here a file comes in one request and is written in one step: faster than any journal, and two processes
-# that bring the same one for two models at the same moment do each other no harm.
+# that download the same one for two models at the same moment do each other no harm (transfer/small.py).
 SMALL_MAX = 1024 * 1024
 
 
@@ -18,8 +19,8 @@ class Query:
     """What sources are asked for: a repository at a revision, and what a load balancer needs to know it by.
 
     `revision` is a branch, tag or commit. `model` is the id under which a balancer has the model. `names` are files
-    that the catalogue names in this repository and `quant` what the reference asks for: with them a balancer's
-    `model.gguf` gets its own name back. `bound` says that the catalogue knows a hash, so no other version passes.
+    that the catalog names in this repository and `quant` what the reference asks for: with them a balancer's
+    `model.gguf` gets its own name back. `bound` says that the catalog knows a hash, so no other version passes.
     """
 
     repo: RepoId
@@ -46,7 +47,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All files of a repository at one commit, as one source told them. Names are checked, none collide.
+    """All files of a repository at one commit, as one source lists them. Names are checked, none collide.
 
     `commit` is the revision as it was asked for where the source cannot tell which commit that is. `because` says why
     the sources before this one were passed over, None where there was nothing to pass over.
@@ -61,21 +62,20 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where the bytes of one file can be asked for right now.
+    """Where the bytes of one file can be read right now, and how.
 
-    `url` may be signed and expire: it is never logged, ask `Locate` again when it answers 401, 403 or 410.
-    `headers` go with every request to it (the token only where `url` is the Hub's own host).
-    `etag`, `size` and `sha256` are what the source announced for this file, None where it said nothing;
-    `ranges` is False where the server is known to ignore Range.
+    `access` is the way to them; the URL in it may be signed and expire: ask `Locate` again when it does.
+    `etag`, `size` (bytes) and `sha256` are what the source announced for this file, None where it said nothing;
+    `ranges` is False where only the whole file can be asked for. `unreachable` is the code for bytes that do not come.
     """
 
     source: str
-    url: str = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    access: Access
     etag: str | None = None
     size: int | None = None
     ranges: bool = True
     sha256: str | None = None
+    unreachable: Code = Code.HUB_UNREACHABLE
 
 
 # Called with None at first, later with the error that made the last location useless (expired, unreachable). Raises a
@@ -89,7 +89,7 @@ OnBytes = Callable[[int, bool], None]
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """One file to bring to `part_path`, resuming from what `journal_path` vouches for.
+    """One file to download to `part_path`, resuming from what `journal_path` vouches for.
 
     `priority` runs 0 (first) to 9 (last). `label` is for logs and errors.
     """
@@ -102,10 +102,15 @@ class FetchRequest:
     git_sha1: str | None = None
     priority: int = 5
 
+    @property
+    def has_hash(self) -> bool:
+        """Whether a hash can tell in the end that the bytes are right, wherever they came from."""
+        return bool(self.sha256 or self.git_sha1)
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A complete, verified, synced partial. `verified` is False only where no hash was known at all."""
+    """A complete, verified, synced partial. `verified` is False only where no hash was known."""
 
     size: int
     sha256: str

@@ -16,7 +16,7 @@ class Leftover:
 
 
 def expired(leftovers: Iterable[Leftover], wanted: Collection[str], now: float, keep_s: float) -> list[Leftover]:
-    """Partials that no job wants and that nobody has touched for `keep_s` seconds.
+    """Partials that no job wants and that nothing has touched for `keep_s` seconds.
 
     A time in the future (a clock that was set back) counts as now: nothing is removed for it.
     """

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -24,8 +25,10 @@ MAX_DEPTH = 32  # the deepest want there is has 3 levels; the rest of JSON's dep
 DEFAULT_PRIORITY = 5
 HINT = (
     "write nothing (the name is the model), one model a line, or JSON like "
-    '{"model": "qwen3", "priority": 5}; see the README, "Wants"'
+    '{"model": "qwen3", "priority": 5}; see docs/protocol.md'
 )
+
+NO_LABELS: Mapping[str, str] = MappingProxyType({})  # one for all wants that have none
 
 T = TypeVar("T", bound=msgspec.Struct)
 Text = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -84,7 +87,7 @@ class Want:
     models: tuple[WantedModel, ...]
     priority: int = DEFAULT_PRIORITY
     not_before: datetime | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
 
 
 def parse_want(name: str, data: bytes) -> Want:

@@ -1,49 +1,28 @@
-"""Repositories as the embedded Hub holds them: files, revisions, and the hashes that git and LFS give them."""
+"""Repositories in memory or from a directory, with the ids and hashes that git and LFS would give their files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from agent.embedded_hub.content import Content
+from agent.embedded_hub.git import blob_id, tree_oid
+
 LFS_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".h5", ".msgpack", ".model")
-LFS_MIN_BYTES = 10 * 1024 * 1024  # git on the Hub takes no plain file larger than this
-HASH_CHUNK = 1 << 20
+LFS_MIN_BYTES = 10 * 1024 * 1024  # git on the Hub accepts no plain file larger than this
+SHORT_COMMIT = 7  # digits of a commit id that may stand for the whole
+TAGS = "refs/tags/"
+BRANCHES = "refs/heads/"
 
 
 @dataclass(frozen=True)
-class HubFile:
-    """One file's content: `data` in memory, or `path` on disk. `lfs` None lets name and size decide."""
+class HubFile(Content):
+    """One file's content. `lfs` says whether it is kept in LFS; a commit decides where it is None."""
 
-    data: bytes | None = None
-    path: str | None = None
     lfs: bool | None = None
-
-    @cached_property
-    def size(self) -> int:
-        """Length of the content in bytes."""
-        return len(self.data) if self.data is not None else os.stat(self._disk_path).st_size
-
-    @property
-    def _disk_path(self) -> str:
-        if self.path is None:
-            raise ValueError("a HubFile needs data or path")
-        return self.path
-
-    def chunks(self, start: int = 0, stop: int | None = None, step: int = HASH_CHUNK) -> Iterator[bytes]:
-        """The bytes `start` to `stop` (exclusive), at most `step` at a time."""
-        stop = self.size if stop is None else stop
-        if self.data is not None:
-            for at in range(start, stop, step):
-                yield self.data[at : min(at + step, stop)]
-            return
-        with open(self._disk_path, "rb") as file:
-            file.seek(start)
-            while start < stop and (chunk := file.read(min(step, stop - start))):
-                start += len(chunk)
-                yield chunk
 
     @cached_property
     def sha256(self) -> str:
@@ -56,60 +35,46 @@ class HubFile:
     @cached_property
     def git_sha1(self) -> str:
         """Git's blob id of the content."""
-        return git_blob_id(self.size, self.chunks())
+        return blob_id(self.size, self.chunks())
 
-    def is_lfs(self, name: str) -> bool:
-        """Whether the Hub would keep this file in LFS under that name."""
+    @property
+    def etag(self) -> str:
+        """See `interfaces.RepositoryFile`."""
+        return self.sha256 if self.lfs else self.git_sha1
+
+    def open(self) -> Content | None:
+        """See `interfaces.RepositoryFile`."""
+        return self
+
+    def named(self, name: str) -> HubFile:
+        """The file as a commit holds it under that name: in LFS or not by suffix and size, unless `lfs` says it."""
         if self.lfs is not None:
-            return self.lfs
-        return name.lower().endswith(LFS_SUFFIXES) or self.size >= LFS_MIN_BYTES
-
-    @cached_property
-    def pointer(self) -> bytes:
-        """The LFS pointer that git holds in the file's place (git-lfs, docs/spec.md)."""
-        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size}\n".encode()
-
-    def oid(self, name: str) -> str:
-        """The blob id in git's tree: of the pointer for LFS files, of the content for the others."""
-        return git_blob_id(len(self.pointer), [self.pointer]) if self.is_lfs(name) else self.git_sha1
-
-    def etag(self, name: str) -> str:
-        """What the Hub announces as the content's ETag, without quotes."""
-        return self.sha256 if self.is_lfs(name) else self.git_sha1
+            return self
+        return replace(self, lfs=name.lower().endswith(LFS_SUFFIXES) or self.size >= LFS_MIN_BYTES)
 
 
-def git_blob_id(size: int, chunks: Iterator[bytes] | list[bytes]) -> str:
-    """SHA-1 of `"blob {size}\\0"` and the content, as git names a blob."""
-    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
+Contents = Mapping[str, bytes | str | HubFile]
+"""Files by name, where text and bytes stand for files in memory."""
 
 
-Files = Mapping[str, HubFile]
-
-
-def as_files(contents: Mapping[str, bytes | str | HubFile]) -> dict[str, HubFile]:
-    """Contents by name, where text and bytes stand for files in memory."""
-    return {
-        name: value if isinstance(value, HubFile) else HubFile(value.encode() if isinstance(value, str) else value)
-        for name, value in contents.items()
-    }
+def as_file(content: bytes | str | HubFile) -> HubFile:
+    """The file with that content."""
+    if isinstance(content, HubFile):
+        return content
+    return HubFile(content.encode() if isinstance(content, str) else content)
 
 
 @dataclass
 class Repo:
-    """One model repository. `refs` maps `main`, branches, tags and `refs/pr/N` to commits.
+    """One model repository. `refs` maps branches, `refs/tags/TAG` and `refs/pr/N` to commits.
 
-    `gated` is False, "auto" or "manual". `open_listing` says whether the metadata of a gated repo is public: it is
-    on the Hub of today, it was not in earlier years. Requests for `former_ids` are redirected.
+    `gated` is False, "auto" or "manual". Requests for `former_ids` are redirected.
     """
 
     id: str
     gated: bool | str = False
     private: bool = False
     disabled: bool = False
-    open_listing: bool = True
     former_ids: tuple[str, ...] = ()
     refs: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict[str, HubFile]] = field(default_factory=dict)
@@ -118,16 +83,15 @@ class Repo:
     def of(
         cls,
         repo_id: str,
-        contents: Mapping[str, bytes | str | HubFile],
+        contents: Contents,
         *,
         gated: bool | str = False,
         private: bool = False,
         disabled: bool = False,
-        open_listing: bool = True,
         former_ids: tuple[str, ...] = (),
     ) -> Repo:
         """A repository whose `main` holds these files."""
-        repo = cls(repo_id, gated, private, disabled, open_listing, former_ids)
+        repo = cls(repo_id, gated, private, disabled, former_ids)
         repo.commit(contents)
         return repo
 
@@ -141,24 +105,62 @@ class Repo:
                 files[os.path.relpath(path, directory)] = HubFile(path=path)
         return cls.of(repo_id, files)
 
-    def commit(self, contents: Mapping[str, bytes | str | HubFile], ref: str = "main") -> str:
-        """Make a commit with exactly these files, let `ref` name it, and give its id.
+    def commit(self, contents: Contents, ref: str = "main") -> str:
+        """Make a commit with exactly these files, let `ref` name it, and return its id.
 
         The id follows from repository, parent and content: the same steps make the same id.
         """
-        files = as_files(dict(sorted(contents.items())))
-        lines = [self.id, self.refs.get(ref, ""), *(f"{file.oid(name)} {name}" for name, file in files.items())]
+        files = {name: as_file(content).named(name) for name, content in sorted(contents.items())}
+        lines = [self.id, self.refs.get(ref, ""), *(f"{tree_oid(file)} {name}" for name, file in files.items())]
         commit = hashlib.sha1("\n".join(lines).encode(), usedforsecurity=False).hexdigest()
         self.commits[commit] = files
         self.refs[ref] = commit
         return commit
 
     def find(self, revision: str) -> str | None:
-        """The commit that a branch, tag, `refs/…` name or commit id (whole, or 7 digits and more) means now."""
-        for ref in (revision, revision.removeprefix("refs/heads/"), revision.removeprefix("refs/tags/")):
+        """See `interfaces.Repository`. A commit id may be shortened to seven digits."""
+        for ref in (revision, revision.removeprefix(BRANCHES), TAGS + revision):
             if ref in self.refs:
                 return self.refs[ref]
         if revision in self.commits:
             return revision
-        short = [commit for commit in self.commits if len(revision) >= 7 and commit.startswith(revision)]
-        return short[0] if len(short) == 1 else None
+        found = [commit for commit in self.commits if len(revision) >= SHORT_COMMIT and commit.startswith(revision)]
+        return found[0] if len(found) == 1 else None
+
+    def files(self, commit: str) -> Mapping[str, HubFile]:
+        """See `interfaces.Repository`."""
+        return self.commits[commit]
+
+    @property
+    def main(self) -> Mapping[str, HubFile]:
+        """The files of `main`."""
+        return self.commits[self.refs["main"]]
+
+
+class Repos(Mapping[str, Repo]):
+    """Repositories by their true names."""
+
+    def __init__(self, repos: Iterable[Repo] = ()) -> None:
+        self._repos: dict[str, Repo] = {}
+        self._ids: dict[str, str] = {}  # true and former names in lower case -> the true one
+        for repo in repos:
+            self.add(repo)
+
+    def add(self, repo: Repo) -> None:
+        """Serve a repository, in place of one with the same name."""
+        self._repos[repo.id] = repo
+        for name in (repo.id, *repo.former_ids):
+            self._ids[name.lower()] = repo.id
+
+    def find(self, name: str) -> Repo | None:
+        """See `interfaces.Repositories`."""
+        return self._repos.get(self._ids.get(name.lower(), ""))
+
+    def __getitem__(self, repo_id: str) -> Repo:
+        return self._repos[repo_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._repos)
+
+    def __len__(self) -> int:
+        return len(self._repos)

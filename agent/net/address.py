@@ -1,12 +1,9 @@
-"""Which addresses a connection may go to: a server must not send us into the host's own network (SPEC 12)."""
+"""Which addresses a connection may go to: a server must not send us into the host's own network."""
 
 from __future__ import annotations
 
 import functools
-import socket
-from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any
 from urllib.parse import urlsplit
 
 from agent.core.names import show
@@ -18,8 +15,6 @@ _NOT_PUBLIC = tuple(
     ip_network(net) for net in ("192.0.0.0/24", "192.88.99.0/24", "2002::/16", "64:ff9b:1::/48", "fec0::/10", "::/96")
 )
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the whole way to IPv4 on IPv6-only networks; what is inside counts
-
-Resolve = Callable[..., list[tuple[Any, ...]]]  # as socket.getaddrinfo
 
 
 def embedded(ip: str) -> IPv4Address | IPv6Address:
@@ -58,7 +53,7 @@ def is_local_name(host: str) -> bool:
 
 
 class AddressRule:
-    """Says no to every address that is not public, unless the configured endpoint is itself a private one.
+    """A `core.access.AddressCheck`: only public addresses, unless the configured endpoint is itself a private one.
 
     Even then link-local (the metadata services of clouds) and multicast addresses are refused. `endpoint` is a
     URL that a person configured: a connection to its host is always right, and when that host turns out to have a
@@ -79,7 +74,7 @@ class AddressRule:
         try:
             public = is_public(ip)
         except ValueError:
-            raise _refused(host, ip, "it is no address") from None
+            raise _refused(host, ip, "it is not an address") from None
         if public:
             return
         address = embedded(ip)
@@ -101,23 +96,6 @@ class AddressRule:
             self.check(host, "127.0.0.1")
 
 
-def resolves_privately(url: str, resolve: Resolve = socket.getaddrinfo) -> bool:
-    """Whether the URL's host is, or resolves to, an address that is not public; False when it does not resolve.
-
-    Blocks on DNS for a name: call it in a thread.
-    """
-    host = _host(url)
-    if is_literal(host):
-        return not is_public(host)
-    if is_local_name(host):
-        return True
-    try:
-        found = resolve(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return False
-    return any(not is_public(str(entry[4][0])) for entry in found)
-
-
 def _host(url: str) -> str:
     try:
         return (urlsplit(url).hostname or "").rstrip(".").lower()
@@ -128,6 +106,6 @@ def _host(url: str) -> str:
 def _refused(host: str, ip: str, why: str) -> WantdError:
     return WantdError(
         Code.HUB_PROTOCOL,
-        f"no connection is made to {show(host, 80)} at {show(ip, 60)}: {why}",
-        "a server named a host inside this network; where that is meant, set HF_ENDPOINT to the private mirror itself",
+        f"connection to {show(host, 80)} at {show(ip, 60)} not allowed: {why}",
+        "set HF_ENDPOINT to the private mirror itself, if it is meant: a server named a host inside this network",
     )

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-MAX_WAIT_S = 3600.0  # a Retry-After of a year must not stop us for a year; the Hub's windows are 300 s
+from cachetools import LRUCache
+
+from agent.core.retry import REFUSED_WAIT_MIN_S, RESUME_SPACING_S, SERVER_WAIT_MAX_S, UNTOLD_WAIT_S
+from agent.errors import Code, WantdError
+
 LOW_SHARE = 0.1  # below a tenth of the quota the rest is spread over the time until the window ends
 LOW_COUNT = 10  # the same where the server does not tell its quota
-REFUSED_S = 5.0  # a 429 that does not say for how long; doubles with each one in a row
-MIN_REFUSED_S = 1.0  # `Retry-After: 0` on a refusal is no leave to ask in a tight loop
-RESUME_SPACING_S = 0.1  # after a wait, those who waited go one by one until an answer says that all is well
 MAX_HOSTS = 1024  # redirects can name any number of hosts
-MAX_HEADER = 1024
+MAX_HEADER = 1024  # characters that are read of one header
 _REFUSALS = (429, 503)
 
 
@@ -40,10 +40,10 @@ class Quota:
 
 
 def parse_quotas(ratelimit: str, policy: str = "") -> list[Quota]:
-    """`"api";r=0;t=55` and `"fixed window";"api";q=500;w=300` as quotas; text that says nothing gives none."""
+    """`"api";r=0;t=55` and `"fixed window";"api";q=500;w=300` as quotas; text without any gives none."""
     limits = {name: values["q"] for name, values in _items(policy) if "q" in values}
     return [
-        Quota(values["r"], float(min(values["t"], MAX_WAIT_S)), limits.get(name, 0))
+        Quota(values["r"], float(min(values["t"], SERVER_WAIT_MAX_S)), limits.get(name, 0))
         for name, values in _items(ratelimit)
         if "r" in values and "t" in values
     ]
@@ -53,9 +53,22 @@ def parse_retry_after(text: str, now: float) -> float | None:
     """Seconds to wait: the integer, or the HTTP date less `now` (seconds since 1970). None for any other text."""
     text = text.strip()[:MAX_HEADER]
     if text.isascii() and text.isdigit():
-        return float(min(int(text[:10]), MAX_WAIT_S))
+        return float(min(int(text[:10]), SERVER_WAIT_MAX_S))
     at = _date(text)
-    return None if at is None else min(max(at - now, 0.0), MAX_WAIT_S)
+    return None if at is None else min(max(at - now, 0.0), SERVER_WAIT_MAX_S)
+
+
+def rate_limited(
+    who: str,
+    wait_s: float,
+    hint: str = "wait, or set a token (HF_TOKEN) for a larger quota",
+    *,
+    model: str | None = None,
+    file: str | None = None,
+) -> WantdError:
+    """`rate_limited`: `who` takes no requests for that many seconds."""
+    message = f"rate limited by {who}; retrying in {wait_s:.0f} s"
+    return WantdError(Code.RATE_LIMITED, message, hint, retry_after_s=wait_s, model=model, file=file)
 
 
 def _items(text: str) -> list[tuple[str, dict[str, int]]]:
@@ -88,7 +101,7 @@ class _Host:
     spacing_s: float = 0.0
     spacing_until: float = 0.0
     next_at: float = 0.0  # when the last slot was taken, plus the spacing
-    resuming: bool = False  # a wait was asked for, and no good answer came since it ended
+    resuming: bool = False  # a wait was asked for, and no good response came since it ended
     refusals: int = 0
 
 
@@ -99,10 +112,10 @@ class HostBudgets:
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
-        self._hosts: OrderedDict[str, _Host] = OrderedDict()
+        self._hosts: LRUCache[str, _Host] = LRUCache(MAX_HOSTS)
 
     def observe(self, host: str, status: int, headers: Mapping[str, str]) -> None:
-        """Learn from an answer, whatever its status; header names are looked up without regard to case."""
+        """Learn from a response, whatever its status; header names are looked up without regard to case."""
         low = {name.lower(): value for name, value in headers.items()}
         quotas = parse_quotas(low.get("ratelimit", ""), low.get("ratelimit-policy", ""))
         refused = status in _REFUSALS
@@ -134,12 +147,12 @@ class HostBudgets:
         elif status not in _REFUSALS:
             wait = 0.0
         elif asked is not None:
-            wait = max(asked, MIN_REFUSED_S)
+            wait = max(asked, REFUSED_WAIT_MIN_S)
         elif status == 429:
-            wait = REFUSED_S * 2 ** min(refusals - 1, 10)
+            wait = UNTOLD_WAIT_S * 2 ** min(refusals - 1, 10)
         else:
-            wait = 0.0  # a 503 without a word is a fault of the server, not a limit: whoever asked retries
-        return min(wait, MAX_WAIT_S)
+            wait = 0.0  # a 503 without a word is a fault of the server, not a limit: the caller retries
+        return min(wait, SERVER_WAIT_MAX_S)
 
     def delay(self, host: str) -> float:
         """Seconds until the next request to the host may go out. 0.0 means now, and takes that slot."""
@@ -157,8 +170,7 @@ class HostBudgets:
             return 0.0
 
     def _state(self, host: str) -> _Host:
-        state = self._hosts.setdefault(host, _Host())
-        self._hosts.move_to_end(host)
-        while len(self._hosts) > MAX_HOSTS:
-            self._hosts.popitem(last=False)
+        state = self._hosts.get(host)
+        if state is None:
+            state = self._hosts[host] = _Host()
         return state

@@ -20,16 +20,16 @@ class Forbidden(OSError):
         self.refusal = refusal
 
 
-class NoAnswer(WantdError):
-    """The host cannot be reached, or closed the connection without an answer: all requests to it will end so.
+class NoResponse(WantdError):
+    """The host cannot be reached, or closed the connection without a response: all requests to it will end so.
 
     A class of its own because a source that is gone must not be taken for one that has a fault with one file.
     """
 
 
-def protocol_error(url: str, what: str, hint: str = "check HF_ENDPOINT, or report it to whoever runs it") -> WantdError:
-    """`hub_protocol`: the host did `what`, and asking again is no use."""
-    return WantdError(Code.HUB_PROTOCOL, f"{show(origin(url).host, 80)} {what}", hint)
+def protocol_error(url: str, what: str, hint: str = "check HF_ENDPOINT, or report it to its operator") -> WantdError:
+    """`hub_protocol`: the host sent `what`, and asking again is no use."""
+    return WantdError(Code.HUB_PROTOCOL, f"unexpected response from {show(origin(url).host, 80)}: {what}", hint)
 
 
 def fault(error: Exception, url: str, *, proxied: bool, code: Code) -> WantdError:
@@ -42,9 +42,9 @@ def fault(error: Exception, url: str, *, proxied: bool, code: Code) -> WantdErro
         return refused.refusal
     host = show(origin(url).host, 80)
     if isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError):
-        return protocol_error(url, "did not answer with HTTP that can be read")
+        return protocol_error(url, "not valid HTTP")
     if isinstance(error, ValueError) and not isinstance(error, OSError):  # certificate errors are both
-        return protocol_error(url, "cannot be asked: the URL is not valid")
+        return WantdError(Code.HUB_PROTOCOL, f"{host} cannot be asked: the URL is not valid", "check HF_ENDPOINT")
     way = " through the proxy of the environment" if proxied else ""
     where = "the proxy variables (HTTPS_PROXY, NO_PROXY)" if proxied else "the network and the name"
     mirror = (
@@ -52,20 +52,20 @@ def fault(error: Exception, url: str, *, proxied: bool, code: Code) -> WantdErro
         if code is Code.PROXY_UNREACHABLE
         else "set HF_ENDPOINT to a mirror, or LLMLB_URL"
     )
-    return NoAnswer(
+    return NoResponse(
         code,
         f"{host} cannot be reached{way}: {_reason(error)}",
-        f"check {where}, or {mirror}; wantd tries again by itself",
+        f"check {where}, or {mirror}; wantd keeps trying",
     )
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered {error.status}"
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return "there is no connection to the proxy"
+        return "connecting to the proxy failed"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name does not resolve"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -79,7 +79,7 @@ def _reason(error: Exception) -> str:
         code = error.os_error.errno  # asyncio's own text repeats the address
         return os.strerror(code).lower() if code else "no connection"
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | ConnectionError):
-        return "it closed the connection in the middle"
+        return "it closed the connection too early"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return "the connection failed"

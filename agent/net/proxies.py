@@ -29,7 +29,7 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
     if kind not in DEFAULT_PORTS:
         raise WantdError(
             Code.HUB_UNREACHABLE,
-            f"the proxy variables name a {show(kind, 20)} proxy for {host}, and only HTTP proxies are spoken",
+            f"the proxy variables name a {show(kind, 20)} proxy for {host}, and only HTTP proxies are supported",
             "set HTTPS_PROXY to an http:// proxy, or name the host in NO_PROXY",
         )
     return proxy

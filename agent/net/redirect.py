@@ -10,7 +10,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from agent.core.names import show
 from agent.errors import Code, WantdError
 
-MAX_HOPS = 10  # SPEC section 12; the Hub needs three at most: a rename, the resolve cache, the CDN
+MAX_HOPS = 10  # the Hub needs three at most: a rename, the resolve cache, the CDN
 MAX_URL = 16 * 1024  # signed CDN URLs run to 2 kB; servers refuse request lines above 8 to 16 kB
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -40,7 +40,7 @@ def origin(url: str) -> Origin:
     if parts.scheme not in DEFAULT_PORTS:
         raise _refused(f"its scheme is {show(parts.scheme, 20)}, not http or https")
     if not _HOST.match(host):
-        raise _refused(f"{show(host, 60)} is no host name")
+        raise _refused(f"{show(host, 60)} is not a host name")
     return Origin(parts.scheme, host.rstrip(".").lower(), port or DEFAULT_PORTS[parts.scheme])
 
 
@@ -63,7 +63,7 @@ def next_hop(current_url: str, location: str, hops: int) -> str:
     no error shows more of it than its scheme and host.
     """
     if hops >= MAX_HOPS:
-        raise _refused(f"it is number {hops + 1} in a row, {MAX_HOPS} are followed")
+        raise _refused(f"number {hops + 1} in a row, {MAX_HOPS} are followed")
     if not location or len(location) > MAX_URL or _CONTROL.search(location):
         raise _refused("it is empty, too long or holds control characters")
     try:
@@ -82,6 +82,6 @@ def next_hop(current_url: str, location: str, hops: int) -> str:
 def _refused(why: str) -> WantdError:
     return WantdError(
         Code.HUB_PROTOCOL,
-        f"a redirect or URL of the server is refused: {why}",
-        "nothing was sent there; check HF_ENDPOINT, or report it to whoever runs that server",
+        f"redirect or URL of the server refused: {why}",
+        "check HF_ENDPOINT, or report it to the server's operator; nothing was sent there",
     )

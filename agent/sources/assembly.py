@@ -3,101 +3,128 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.config import Config, hub_token, proxy_key, report_url
+from agent.core.names import SafeName
+from agent.core.remote import Listing, Location, Query
+from agent.core.retry import REPORT_CONNECT_S, REPORT_S
 from agent.errors import Code, WantdError
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.net.client import Http, Limits
 from agent.net.redirect import same_origin
 from agent.sources.chain import Chain
+from agent.sources.host_caches import HostCaches
 from agent.sources.hub import HubSource
+from agent.sources.hub_cache import HubCacheSource, has_hub_cache
 from agent.sources.llmlb import LlmlbSource
 from agent.sources.proxy import ProxySource
 
-# A report is worth little, and the next one comes in seconds.
-REPORT_LIMITS = Limits(connect_s=2.0, head_s=3.0, body_s=3.0, body_bytes=64 * 1024)
+REPORT_LIMITS = Limits(connect_s=REPORT_CONNECT_S, head_s=REPORT_S, body_s=REPORT_S, body_bytes=64 * 1024)
 
 
 class Assembly:
-    """Builds the chain, and again when the configuration changes. To be closed with `close`.
+    """The sources of the configuration in force, behind the contract of one. To be closed with `close`.
 
-    `rule` is the Hub's address rule; `rules` are those of the other sources by name, kept up to date in place. The
-    rules differ because a load balancer is private most often and the Hub is not: what the one may redirect to, the
-    other may not.
+    Where `config` gives another configuration than before, the chain is built again at the next question; questions to
+    a client that is no longer configured end as unreachable. Each client has an address rule of its own, which goes
+    with every location that was found through it: a load balancer is private most often and the Hub is not, and what
+    the one may redirect to, the other may not.
     """
 
-    def __init__(self, config: Config, environ: Mapping[str, str], budgets: HostBudgets) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        environ: Mapping[str, str],
+        budgets: HostBudgets,
+        host_caches: HostCaches | None = None,
+    ) -> None:
+        self._config = config
         self._environ = environ
         self._budgets = budgets
-        self.rule = AddressRule(False, config.hub.endpoint)
-        self.rules: dict[str, AddressRule] = {}
-        hub = config.hub
-        limits = Limits(connect_s=hub.connect_timeout_s, head_s=hub.answer_timeout_s)
-        self._hub = Http(self.rule, budgets, environ=environ, limits=limits)
-        self._proxy: tuple[str, Http] | None = None
-        self._report: tuple[str, Http] | None = None
-        self.chain = self._build(config)
+        self._host_caches = host_caches
+        self._clients: dict[str, tuple[object, Http]] = {}  # by what they are for, with what they were made from
+        self._built_for: Config | None = None
+        self._chain: Chain | None = None
 
-    async def rebuild(self, config: Config) -> None:
-        """Take over another configuration; questions to a proxy that is none any more end as unreachable."""
-        old, chain = (self._proxy, self._report), self.chain
-        self.chain = self._build(config)
-        await chain.close()
-        for before, now in zip(old, (self._proxy, self._report), strict=True):
-            if before is not None and before is not now:
-                await before[1].close()
+    async def chain(self) -> Chain:
+        """The chain of the configuration in force."""
+        config = self._config()
+        if self._chain is None or config is not self._built_for:
+            old_chain, old_clients = self._chain, dict(self._clients)
+            self._chain, self._built_for = self._build(config), config
+            if old_chain is not None:
+                await old_chain.close()
+            for purpose, (_, client) in old_clients.items():
+                if self._clients.get(purpose, (None, None))[1] is not client:
+                    await client.close()
+        return self._chain
+
+    @property
+    def name(self) -> str:
+        """See `core.ports.Source`."""
+        return Chain.name
+
+    async def listing(self, query: Query) -> Listing:
+        """See `core.ports.Source`."""
+        return await (await self.chain()).listing(query)
+
+    async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
+        """See `core.ports.Source`."""
+        return await (await self.chain()).locate(query, name, failed)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self.chain.close()
-        clients = [self._hub, *(pair[1] for pair in (self._proxy, self._report) if pair)]
-        await asyncio.gather(*(client.close() for client in clients))
+        if self._chain is not None:
+            await self._chain.close()
+        await asyncio.gather(*(client.close() for _, client in self._clients.values()))
 
-    def reporter(self, config: Config) -> Callable[[Mapping[str, Any]], Awaitable[None]] | None:
-        """What posts a document to `proxy.report_url`, None where nothing is to be reported. Raises WantdError."""
+    async def report(self, document: Mapping[str, Any]) -> bool:
+        """Post a document to `proxy.report_url`. False where nothing is to be reported. Raises WantdError."""
+        await self.chain()
+        config = self._config()
         url = report_url(config)
-        if not config.proxy.report or not url or self._report is None:
-            return None
-        # The key is the load balancer's: somebody else's address does not get it.
+        if not config.proxy.report or "report" not in self._clients:
+            return False
+        # The key is the load balancer's: no other address gets it.
         key = proxy_key(self._environ) if config.proxy.url and same_origin(url, config.proxy.url) else None
-        http = self._report[1]
-
-        async def send(document: Mapping[str, Any]) -> None:
-            answer = await http.post(url, document, f"Bearer {key}" if key else None)
-            if answer.status >= 300:
-                raise WantdError(
-                    Code.PROXY_UNREACHABLE,
-                    f"it answered {answer.status}",
-                    "check proxy.report_url, or set proxy.report",
-                )
-
-        return send
+        answer = await self._clients["report"][1].post(url, document, f"Bearer {key}" if key else None)
+        if answer.status >= 300:
+            raise WantdError(
+                Code.PROXY_UNREACHABLE,
+                f"it answered {answer.status}",
+                "check proxy.report_url, or set proxy.report to false",
+            )
+        return True
 
     def _build(self, config: Config) -> Chain:
+        hub, proxy = config.hub, config.proxy
+        limits = Limits(connect_s=hub.connect_timeout_s, head_s=hub.answer_timeout_s)
+        hub_client = self._client("hub", hub.endpoint, limits, Code.HUB_UNREACHABLE)
+        assert hub_client is not None  # noqa: S101  the configuration has no empty endpoint
         token = hub_token(config, self._environ)
-        hub = HubSource(self._hub, self._budgets, config.hub.endpoint, token=token, offline=config.hub.offline)
-        self._proxy = self._client(self._proxy, config.proxy.url, None)
-        self._report = self._client(self._report, report_url(config) if config.proxy.report else "", REPORT_LIMITS)
-        if self._proxy is None:
-            return Chain([hub])
-        url, http = self._proxy
-        llmlb = LlmlbSource(http, self._budgets, url, key=proxy_key(self._environ), hub=config.hub.endpoint)
-        mirror = HubSource(http, self._budgets, url, name="mirror")  # no token: it is the Hub's alone
-        return Chain([hub, ProxySource(llmlb, mirror, config.proxy.kind)])
+        origin = HubSource(hub_client, self._budgets, hub.endpoint, token=token, offline=hub.offline)
+        self._client("report", report_url(config) if proxy.report else "", REPORT_LIMITS, Code.PROXY_UNREACHABLE)
+        client = self._client("proxy", proxy.url, Limits(), Code.PROXY_UNREACHABLE)
+        # Last of all: a cache knows a branch as it was, and perhaps not all of its files.
+        caches = self._host_caches
+        last = [HubCacheSource(caches)] if caches and has_hub_cache(caches) else []
+        if client is None:
+            return Chain([origin, *last])
+        llmlb = LlmlbSource(client, self._budgets, proxy.url, key=proxy_key(self._environ), hub=hub.endpoint)
+        mirror = HubSource(client, self._budgets, proxy.url, name="mirror")  # no token: it is the Hub's alone
+        return Chain([origin, ProxySource(llmlb, mirror, proxy.kind), *last])
 
-    def _client(self, old: tuple[str, Http] | None, url: str, limits: Limits | None) -> tuple[str, Http] | None:
-        """The client for a URL that a person configured: the one there is, if it is for the same."""
-        if old is not None and old[0] == url:
-            return old
-        rule = AddressRule(False, url)
-        if limits is None:
-            self.rules.clear()
+    def _client(self, purpose: str, url: str, limits: Limits, unreachable: Code) -> Http | None:
+        """The client for a URL that a person configured: the one there is, if it was made for the same."""
+        made_from = (url, limits)
         if not url:
+            self._clients.pop(purpose, None)
             return None
-        if limits is None:
-            self.rules.update({"llmlb": rule, "mirror": rule})
-        http = Http(rule, self._budgets, environ=self._environ, unreachable=Code.PROXY_UNREACHABLE, limits=limits)
-        return url, http
+        if purpose not in self._clients or self._clients[purpose][0] != made_from:
+            rule = AddressRule(False, url)
+            client = Http(rule, self._budgets, environ=self._environ, unreachable=unreachable, limits=limits)
+            self._clients[purpose] = made_from, client
+        return self._clients[purpose][1]

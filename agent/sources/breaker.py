@@ -1,8 +1,8 @@
-"""A circuit breaker: a source that cannot be reached is left alone for a while, and asked by one question, not by all.
+"""A circuit breaker: an unreachable source is left alone for a while, and then tried by one question, not by all.
 
-closed    everybody may ask
-open      the source was unreachable: nobody asks for some seconds, and those who were just asking stop waiting
-probing   the time is over: one question goes out on behalf of all; its answer closes or opens the breaker again
+closed    every question is asked
+open      the source was unreachable: no question is asked for some seconds, and those under way stop waiting
+probing   the time is over: one question is asked on behalf of all; its result closes or opens the breaker again
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from typing import TypeVar
 
 from loguru import logger
 
+from agent.core.retry import DOWN_MAX_S, DOWN_S, SOURCE_FAULTS
 from agent.errors import Code, WantdError
-from agent.net.faults import NoAnswer
+from agent.net.faults import NoResponse
 
 T = TypeVar("T")
 
-DOWN_S = 2.0  # a source that could not be reached is left alone for so long at first: most outages are short,
-DOWN_MAX_S = 30.0  # and twice as long with each probe that fails, up to this; nobody waits for a probe
-FAULTS = 3  # answers 5xx in a row after which a source counts as down; one may be about one model alone
 UNREACHABLE = frozenset({Code.HUB_UNREACHABLE, Code.PROXY_UNREACHABLE})
 
 
@@ -53,9 +51,9 @@ class Breaker:
         return self._why
 
     async def ask(self, name: str, question: Callable[[], Awaitable[T]], *, patient: bool = False) -> T:
-        """The answer to a question. Raises what it raises, and counts it.
+        """The result of a question. Raises what it raises, and counts it.
 
-        Whoever is not `patient` is let go with the reason as soon as another question finds the source unreachable.
+        A caller that is not `patient` gets the reason as soon as another question finds the source unreachable.
         """
         task = asyncio.ensure_future(question())
         opened = asyncio.ensure_future(self._opened.wait()) if not patient and not self.is_open else None
@@ -63,7 +61,7 @@ class Breaker:
             await asyncio.wait([task, opened] if opened else [task], return_when=asyncio.FIRST_COMPLETED)
             if not task.done() and self._why is not None:
                 raise self._why
-            answer = await task
+            result = await task
         except WantdError as error:
             if task.done():
                 self._note(name, error)
@@ -73,7 +71,7 @@ class Breaker:
                 if left is not None and not left.done():
                     left.cancel()
         self._close(name)
-        return answer
+        return result
 
     def probe(self, name: str, question: Callable[[], Awaitable[object]]) -> None:
         """If it is time to see whether the source is back, ask it in the background."""
@@ -85,7 +83,7 @@ class Breaker:
                 await self.ask(name, question, patient=True)
             except WantdError as error:
                 if not self.is_open:
-                    logger.debug("{} answers again: {}", name, error.message)
+                    logger.debug("source {} answers again: {}", name, error.message)
 
         self._probe = asyncio.create_task(run(), name=f"probe {name}")
 
@@ -101,19 +99,19 @@ class Breaker:
             self._close(name)  # 401 and 404 come from a source that is there
             return
         self._faults += unreachable
-        if not self.is_open and not isinstance(error, NoAnswer) and self._faults < FAULTS:
+        if not self.is_open and not isinstance(error, NoResponse) and self._faults < SOURCE_FAULTS:
             return
-        if not self.is_open:
-            logger.warning("the source {} is left alone for a while: {}", name, error.message)
         self._pause_s = min(2 * self._pause_s, DOWN_MAX_S) if self.is_open else DOWN_S
-        # Many will be told: nothing of it may be about the model that this one asked for.
+        if not self.is_open:
+            logger.warning("source {} unreachable, next try in {:.0f} s: {}", name, self._pause_s, error.message)
+        # Others will get it: nothing of it may be about the model that this question was about.
         self._why = WantdError(error.code, error.message, error.hint, retry_after_s=error.retry_after_s)
         self._until = self._clock() + self._pause_s
         self._opened.set()
 
     def _close(self, name: str) -> None:
         if self.is_open:
-            logger.info("the source {} can be reached again", name)
+            logger.info("source {} reachable again", name)
         self._faults = 0
         self._why = None
         self._opened.clear()

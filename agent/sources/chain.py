@@ -1,33 +1,30 @@
-"""Several sources as one: the first that can answer does, file by file (SPEC section 4).
+"""Several sources as one: the first that can answer does, file by file.
 
-A source that cannot be reached, or that talks nonsense, is passed over; what the first one knows for certain (not
-found, gated, bad token) is final. Bytes that one source gave are kept when the next goes on: the hash is the same.
+A source that cannot be reached, or that breaks the protocol, is passed over; what the first one knows for certain (not
+found, gated, bad token) is final. Bytes from one source are kept when the next goes on: the hash is the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from cachetools import LRUCache, TLRUCache
 from loguru import logger
 
 from agent.core.names import SafeName
 from agent.core.ports import Source
 from agent.core.remote import Listing, Location, Query
+from agent.core.retry import LOCATION_STRIKES, UNUSABLE_FILE_S, WRONG_FILE_S
 from agent.errors import Code, WantdError
 from agent.sources.breaker import UNREACHABLE, Breaker
 
 T = TypeVar("T")
 
-STRIKES = 3  # locations of one source that may fail in a row for one file before the next source is asked
 REMEMBERED = 4096  # files with failures that are kept in mind; more than are ever in motion
-# A fallback that gave a file with another hash has another version of it: not to be fetched again at each retry.
-WRONG_S = 3600.0
-REFUSED_S = 60.0  # the same for one that gave nothing usable at all, which is found out without its bytes
 _PASSED_OVER = UNREACHABLE | {Code.RATE_LIMITED, Code.HUB_PROTOCOL}
 _WRONG = frozenset({Code.CHECKSUM_MISMATCH, Code.HUB_PROTOCOL})
 
@@ -43,11 +40,11 @@ class Chain:
         if not sources:
             raise ValueError("a chain needs a source")
         self._sources = tuple(sources)
-        self._clock = clock
         self._breakers = [Breaker(clock) for _ in sources]
         # For a file whose locations failed: the place of the source in use, and how often in a row it failed.
-        self._strikes: OrderedDict[_Key, tuple[int, int]] = OrderedDict()
-        self._wrong: OrderedDict[tuple[int, _Key], tuple[float, WantdError]] = OrderedDict()
+        self._strikes: LRUCache[_Key, tuple[int, int]] = LRUCache(REMEMBERED)
+        # By place of the source and file: what a fallback gave that was not the file. Each for its own time.
+        self._wrong: TLRUCache[tuple[int, _Key], WantdError, float] = TLRUCache(REMEMBERED, _until, timer=clock)
 
     async def close(self) -> None:
         """End what goes on in the background."""
@@ -58,19 +55,20 @@ class Chain:
         at, listing, because = await self._ask(0, lambda source: source.listing(query), query)
         if because is None:
             return listing
-        logger.info("{} is asked for {}, because {}", self._sources[at].name, query.repo, because.message)
+        logger.info("asking {} for {}: {}", self._sources[at].name, query.repo, because.message)
         return replace(listing, because=because)
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
-        """The location that the source in use gives; after `STRIKES` that failed, the next source is in use."""
+        """A location from the source in use; after `LOCATION_STRIKES` that failed, the next source is in use."""
         key = (query.repo, query.revision, name)
         at, strikes = self._strikes.get(key, (0, 0)) if failed else (0, 0)
         if failed is not None:
             strikes += 1
             if failed.code in _WRONG and len(self._sources) > 1:
-                self._note_wrong(at, key, failed)
-                strikes = STRIKES
-        if strikes >= STRIKES:
+                if at > 0:  # the first one is where the plan's hashes come from: what is wrong with it passes
+                    self._wrong[at, key] = failed
+                strikes = LOCATION_STRIKES
+        if strikes >= LOCATION_STRIKES:
             at, strikes, failed = (at + 1) % len(self._sources), 0, None
         used, location, _ = await self._ask(
             at, lambda source: source.locate(query, name, failed if source is self._sources[at] else None), query, name
@@ -78,25 +76,14 @@ class Chain:
         self._strikes.pop(key, None)
         if used or strikes:
             self._strikes[key] = (used, strikes if used == at else 0)
-        _trim(self._strikes)
         return location
-
-    def _note_wrong(self, at: int, key: _Key, failed: WantdError) -> None:
-        if at > 0:  # the first one is where the plan's hashes come from: what is wrong with it passes
-            seconds = WRONG_S if failed.code is Code.CHECKSUM_MISMATCH else REFUSED_S
-            self._wrong[at, key] = self._clock() + seconds, failed
-            _trim(self._wrong)
-
-    def _wrong_now(self, at: int, key: _Key) -> WantdError | None:
-        until, failed = self._wrong.get((at, key), (0.0, None))
-        return failed if until > self._clock() else None
 
     async def _ask(
         self, start: int, ask: Callable[[Source], Awaitable[T]], query: Query, name: SafeName | None = None
     ) -> tuple[int, T, WantdError | None]:
-        """The place of the source that answered, its answer, and why those before it were passed over (if any were).
+        """The place of the source that answered, its result, and why those before it were passed over (if any were).
 
-        Raises what all of them said. Sources whose breaker is open are asked last, when nothing else is left.
+        Raises one error for all of them. Sources whose breaker is open are asked last, when nothing else is left.
         """
         count = len(self._sources)
         if count == 1:
@@ -107,13 +94,13 @@ class Chain:
         skipped = {at: why for at, breaker in enumerate(self._breakers) if (why := breaker.why)}
         order = sorted(((start + step) % count for step in range(count)), key=lambda at: at in skipped)
         for at in order:
-            if name and (failed := self._wrong_now(at, (query.repo, query.revision, name))):
+            if name and (failed := self._wrong.get((at, (query.repo, query.revision, name)))):
                 errors[at] = failed
                 continue
             try:
-                # Who has nobody else to ask waits for the answer, however long it takes.
+                # The last one in the row is waited for, however long it takes.
                 question, patient = _question(ask, self._sources[at]), at == order[-1]
-                answer = await self._breakers[at].ask(self._sources[at].name, question, patient=patient)
+                result = await self._breakers[at].ask(self._sources[at].name, question, patient=patient)
             except WantdError as error:
                 # Only the first source is the origin: that another does not have it proves nothing.
                 if at == 0 and not _passed_over(error):
@@ -121,15 +108,15 @@ class Chain:
                 errors[at] = error
             else:
                 before = {place: why for place, why in (skipped | errors).items() if place < at}
-                return at, answer, self._summed(before, query, name) if before else None
+                return at, result, self._summed(before, query, name) if before else None
         raise self._summed(errors, query, name)
 
     def _summed(self, errors: dict[int, WantdError], query: Query, file: SafeName | None) -> WantdError:
-        """One error for what every source answered: the first that time may mend leads, the others stand beside it."""
+        """One error for what every source said: the first retryable one leads, the others stand beside it."""
         said = [(self._sources[at].name, errors[at]) for at in sorted(errors)]
         lead = next((error for _, error in said if error.retryable), said[0][1])
         waits = [error.retry_after_s for _, error in said if error.retry_after_s is not None]
-        intro = "no source can give it: " if len(said) == len(self._sources) else ""
+        intro = "no source has it: " if len(said) == len(self._sources) else ""
         return WantdError(
             lead.code,
             intro + "; ".join(f"{name}: {error.message}" for name, error in said),
@@ -149,6 +136,6 @@ def _passed_over(error: WantdError) -> bool:
     return error.retryable or error.code in _PASSED_OVER
 
 
-def _trim(remembered: OrderedDict[Any, Any]) -> None:
-    while len(remembered) > REMEMBERED:
-        remembered.popitem(last=False)
+def _until(_: object, failed: WantdError, now: float) -> float:
+    """How long a source is not asked again for a file that it failed with."""
+    return now + (WRONG_FILE_S if failed.code is Code.CHECKSUM_MISMATCH else UNUSABLE_FILE_S)

@@ -1,4 +1,9 @@
-"""What a Hub's JSON and headers say, as values. Pure, and believes nothing: HUB.md has the shapes."""
+"""What a Hub's JSON and headers say, as values. Pure, and believes nothing.
+
+Files are `{"rfilename", "size", "blobId", "lfs": {"sha256", "size", "pointerSize"}}` in the `siblings` of a model, and
+`{"type", "path", "oid", "size", "lfs": {"oid", "size", "pointerSize"}}` in a page of its tree. `blobId` and `oid` are
+git blob ids, SHA-1; for a file with `lfs` they are its pointer's, and the SHA-256 in `lfs` is the content's.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +23,12 @@ _SHA1 = re.compile(r"[0-9a-f]{40}\Z")
 _NEXT = re.compile(r"<([^<>]{1,8000})>\s*;\s*rel=\"?next\"?(?:[;,\s]|\Z)")
 
 
-def bad_answer(what: str) -> WantdError:
-    """`hub_protocol`: the answer is not what the Hub's interface says."""
+def unexpected(what: str) -> WantdError:
+    """`hub_protocol`: the response is not what the Hub's interface says."""
     return WantdError(
         Code.HUB_PROTOCOL,
-        f"the Hub's answer makes no sense: {what}",
-        "check that HF_ENDPOINT names a Hub or a mirror of it, and report it to whoever runs it",
+        f"unexpected response from the Hub: {what}",
+        "check that HF_ENDPOINT names a Hub or a mirror of it, or report it to the server's operator",
     )
 
 
@@ -31,7 +36,7 @@ def commit_of(value: Any) -> str:
     """A commit: 40 hex digits."""
     if isinstance(value, str) and is_commit(value):
         return value
-    raise bad_answer(f"{show(repr(value), 60)} is no commit")
+    raise unexpected(f"{show(repr(value), 60)} is not a commit")
 
 
 def is_commit(text: str) -> bool:
@@ -45,7 +50,7 @@ def is_sha256(text: str) -> bool:
 
 
 def files_of(siblings: Any) -> tuple[RemoteFile, ...] | None:
-    """The files in `siblings`; None where it is missing or without sizes and hashes, as some mirrors answer."""
+    """The files in `siblings`; None where it is missing or without sizes and hashes, as some mirrors send it."""
     if siblings is None:
         return None
     entries = entries_of(siblings)
@@ -58,23 +63,23 @@ def tree_files(page: Any) -> list[RemoteFile]:
     """The files of one page of the tree API; directories are left out."""
     entries = entries_of(page)
     if any(entry.get("type") not in ("file", "directory") for entry in entries):
-        raise bad_answer("the tree holds something that is neither file nor directory")
+        raise unexpected("the tree has an entry that is neither file nor directory")
     return [_file(entry, "path", "oid", "oid") for entry in entries if entry["type"] == "file"]
 
 
 def entries_of(value: Any) -> list[dict[str, Any]]:
     """A list of objects, and not too long a one."""
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise bad_answer("the list of files is no list of objects")
+        raise unexpected("the list of files is not a list of objects")
     if len(value) > MAX_FILES:
-        raise bad_answer(f"it lists more than {MAX_FILES} files")
+        raise unexpected(f"more than {MAX_FILES} files")
     return value
 
 
 def checked(files: list[RemoteFile]) -> tuple[RemoteFile, ...]:
-    """The files as a whole: raises `forbidden_path` when two cannot lie side by side."""
+    """The files as a whole: raises `forbidden_path` when two cannot be in one directory tree."""
     if len(files) > MAX_FILES:
-        raise bad_answer(f"it lists more than {MAX_FILES} files")
+        raise unexpected(f"more than {MAX_FILES} files")
     check_collisions(file.name for file in files)
     return tuple(files)
 
@@ -97,37 +102,40 @@ def size_of_header(value: str | None) -> int | None:
     return int(value) if int(value) < MAX_SIZE else None
 
 
-def check_announced(file: RemoteFile, etag: str | None, size: int | None) -> None:
-    """Raise `hub_protocol` where the headers of a file contradict its listing: at one commit nothing may change."""
+def check_announced(file: RemoteFile, content_hash: str | None, size: int | None) -> None:
+    """Raise `hub_protocol` where what the Hub announces of a file (X-Linked-Etag, its size) contradicts its listing.
+
+    At one commit nothing may change.
+    """
     if size is not None and file.size is not None and size != file.size:
-        raise bad_answer(f"{show(file.name)} was listed with {file.size} bytes, and is announced with {size}")
+        raise unexpected(f"{show(file.name)} is listed with {file.size} bytes, but announced with {size}")
     for shape, listed in ((_SHA256, file.sha256), (_SHA1, file.git_sha1)):
-        if etag and listed and shape.match(etag) and etag != listed:
-            raise bad_answer(f"{show(file.name)} was listed with the hash {listed}, and is announced with {etag}")
+        if content_hash and listed and shape.match(content_hash) and content_hash != listed:
+            raise unexpected(f"{show(file.name)} is listed with hash {listed}, but announced with {content_hash}")
 
 
 def _file(entry: Mapping[str, Any], name: str, blob: str, lfs_hash: str) -> RemoteFile:
     path = entry.get(name)
     if not isinstance(path, str):
-        raise bad_answer(f"a file's name is {show(repr(path), 60)}")
+        raise unexpected(f"a file is named {show(repr(path), 60)}")
     safe = safe_name(path)
     size, lfs = _size(entry.get("size"), path), entry.get("lfs")
     if not lfs:
         return RemoteFile(safe, size, git_sha1=_hash(entry.get(blob), _SHA1, path))
     if not isinstance(lfs, dict):
-        raise bad_answer(f"the lfs part of {show(path)} is no object")
+        raise unexpected(f"lfs of {show(path)} is not an object")
     if lfs.get("size") is not None and _size(lfs["size"], path) != size:
-        raise bad_answer(f"{show(path)} has two sizes, {size} and {lfs['size']} bytes")
+        raise unexpected(f"{show(path)} has two sizes, {size} and {lfs['size']} bytes")
     return RemoteFile(safe, size, sha256=_hash(lfs.get(lfs_hash), _SHA256, path))
 
 
 def _size(value: Any, path: str) -> int:
     if type(value) is not int or not 0 <= value < MAX_SIZE:  # True is an int, and a huge number came as a float
-        raise bad_answer(f"the size of {show(path)} is {show(repr(value), 40)}")
+        raise unexpected(f"the size of {show(path)} is {show(repr(value), 40)}")
     return value
 
 
 def _hash(value: Any, shape: re.Pattern[str], path: str) -> str:
     if not isinstance(value, str) or not shape.match(value):
-        raise bad_answer(f"the hash of {show(path)} is {show(repr(value), 80)}")
+        raise unexpected(f"the hash of {show(path)} is {show(repr(value), 80)}")
     return value

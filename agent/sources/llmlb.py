@@ -1,31 +1,34 @@
-"""A load balancer of llmlb: its manifest is the listing, and one of several routes brings the bytes.
+"""A load balancer of llmlb: its manifest is the listing, and one of several routes gives the bytes.
 
-The routes are in HUB.md. They began with `/v0`, since 2026 with `/api`; whichever answered last is asked first. Ids are
-one URL-encoded path segment in llmlb's own spelling (`core.names.store_name`): the balancer refuses any other.
+The routes are `{base}/registry/{id}/manifest.json`, `{base}/registry/{id}/files/{file}` (no Content-Length) and
+`{base}/blob/{id}` (the one GGUF, no ranges), where base is `/api/models`, before 2026 `/v0/models`; the one that
+answered last is asked first. Ids are one URL-encoded path segment in llmlb's own spelling (`core.names.store_name`):
+the balancer refuses any other.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
 import orjson
+from cachetools import LRUCache, TTLCache
 from loguru import logger
 
+from agent.core.access import PlainHttp
 from agent.core.names import SafeName, show
 from agent.core.remote import Listing, Location, Query, RemoteFile
+from agent.core.retry import MANIFEST_S
 from agent.errors import Code, WantdError
-from agent.net.budget import HostBudgets
-from agent.net.client import Answer, Http
+from agent.net.budget import HostBudgets, rate_limited
+from agent.net.client import Http, Response
 from agent.net.redirect import host_key, next_hop, origin, same_origin
 from agent.sources.breaker import Breaker
 from agent.sources.hub_parse import etag_of, size_of_header
 from agent.sources.llmlb_parse import Entry, Manifest, parse_manifest
 
 GENERATIONS = ("/api/models", "/v0/models")
-MANIFEST_S = 60.0  # a manifest is asked for again after so long: one look-up for the files of one model
 REMEMBERED = 256  # manifests
 MAX_HOSTS = 256  # that manifests name, and that are kept in mind
 HUB_HOST = "huggingface.co"  # where the URLs of most manifests lead
@@ -57,23 +60,23 @@ class LlmlbSource:
         self._hubs = {HUB_HOST} | ({origin(hub).host} if hub else set())
         self._clock = clock
         self._generation = GENERATIONS[0]
-        self._manifests: OrderedDict[str, tuple[float, Manifest]] = OrderedDict()
-        self._breakers: dict[str, Breaker] = {}  # of hosts that manifests name
+        self._manifests: TTLCache[str, Manifest] = TTLCache(REMEMBERED, MANIFEST_S, timer=clock)
+        self._breakers: LRUCache[str, Breaker] = LRUCache(MAX_HOSTS)  # of hosts that manifests name
 
     def __repr__(self) -> str:
         return f"LlmlbSource({self._base!r})"
 
     async def listing(self, query: Query) -> Listing:
         """The files of the manifest. Optional ones that are not there are left out. See `core.ports.Source`."""
-        manifest = await self._manifest(query, 0.0)
-        entries = manifest.answer(query)
+        manifest = await self._fetch(query)
+        entries = manifest.files_for(query)
         if not entries:
             raise _error(
                 query,
                 Code.MODEL_NOT_FOUND,
                 f"the load balancer's {show(query.model, 80)} is not {query.repo} at {show(query.revision, 60)}, "
-                "or does not tell that it is",
-                "its manifest names other files; see whoever runs the load balancer, or wait for the Hub",
+                "as far as its manifest says",
+                "check the model at the load balancer, or wait for the Hub; its manifest names other files",
             )
         files = [
             RemoteFile(entry.name, entry.size, sha256=entry.sha256)
@@ -84,16 +87,17 @@ class LlmlbSource:
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """The first route that gives a byte of the file. See `core.ports.Source`."""
-        manifest = await self._manifest(query, 0.0 if failed else MANIFEST_S)
-        # The plan says which version it is: with its hash, whatever the balancer calls its own is worth a try.
+        manifest = None if failed else self._manifests.get(query.model)
+        manifest = manifest or await self._fetch(query)
+        # The plan says which version it is: with its hash, any file under that name is worth a try.
         known = Query(query.repo, query.revision, query.model, query.names or (name,), query.quant, bound=True)
-        entry = next((entry for entry in manifest.answer(known) if entry.name == name), None)
+        entry = next((entry for entry in manifest.files_for(known) if entry.name == name), None)
         if entry is None:
             raise _error(
                 query,
                 Code.FILE_NOT_FOUND,
                 f"the load balancer's {show(query.model, 80)} has no file {show(name)}",
-                "its manifest names other files; see whoever runs the load balancer",
+                "check the model at the load balancer; its manifest names other files",
                 name,
             )
         return await self._find(query, entry, only=sum(e.is_weights for e in manifest.entries) == 1)
@@ -111,23 +115,23 @@ class LlmlbSource:
         refusals: list[WantdError] = []
         async for url in self._routes(query, entry, only):
             try:
-                answer = await (self._http.probe(url, self._auth()) if self._is_own(url) else self._elsewhere(url))
+                response = await (self._http.probe(url, self._auth()) if self._is_own(url) else self._elsewhere(url))
             except WantdError as error:
                 if self._is_own(url):
                     raise
                 refusals.append(error)
                 continue
-            if answer.status in (200, 206, 416):
-                return self._location(answer, entry)
-            refusals.append(self._refusal(answer, query, entry.name))
+            if response.status in (200, 206, 416):
+                return self._location(response, entry)
+            refusals.append(self._refusal(response, query, entry.name))
         raise next((error for error in refusals if error.retryable), refusals[0])
 
-    async def _elsewhere(self, url: str) -> Answer:
+    async def _elsewhere(self, url: str) -> Response:
         """One byte from a host that the manifest names; one that cannot be reached is left alone for a while."""
         host = origin(url).host
-        if len(self._breakers) > MAX_HOSTS:
-            self._breakers.clear()
-        breaker = self._breakers.setdefault(host, Breaker(self._clock))
+        breaker = self._breakers.get(host)
+        if breaker is None:
+            breaker = self._breakers[host] = Breaker(self._clock)
         if breaker.why and not breaker.is_due:
             raise breaker.why
         return await breaker.ask(host, lambda: self._http.probe(url))
@@ -136,7 +140,7 @@ class LlmlbSource:
         return same_origin(url, self._base)
 
     async def _routes(self, query: Query, entry: Entry, only: bool) -> AsyncIterator[str]:
-        """Where the bytes may be: elsewhere, at the balancer, at the Hub. The blob comes first: it tells its length."""
+        """Where the bytes may be: elsewhere, at the balancer (the blob first: it has a length), at the Hub."""
         url = next_hop(f"{self._base}/", entry.url, 0) if entry.url else None
         at_hub = url is not None and origin(url).host in self._hubs
         if url and not at_hub:
@@ -150,47 +154,37 @@ class LlmlbSource:
         if url and at_hub:
             yield url
 
-    def _location(self, answer: Answer, entry: Entry) -> Location:
-        auth = self._auth() if self._is_own(answer.url) else None
-        total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-        length = answer.headers.get("Content-Length") if answer.status == 200 else total
+    def _location(self, response: Response, entry: Entry) -> Location:
+        auth = self._auth() if self._is_own(response.url) else None
+        total = response.headers.get("Content-Range", "").rpartition("/")[2]
+        length = response.headers.get("Content-Length") if response.status == 200 else total
         return Location(
             self.name,
-            answer.url,
-            {"Authorization": auth} if auth else {},
-            entry.sha256 or etag_of(answer.headers.get("ETag")),
+            PlainHttp(response.url, self._http.rule, {"Authorization": auth} if auth else {}),
+            entry.sha256 or etag_of(response.headers.get("ETag")),
             size_of_header(length),
-            answer.status == 206,
+            response.status == 206,
             entry.sha256,
+            self._http.unreachable,
         )
 
-    async def _manifest(self, query: Query, at_most_s: float) -> Manifest:
-        """The model's manifest, not older than `at_most_s` seconds."""
-        asked, manifest = self._manifests.get(query.model, (0.0, None))
-        if manifest is None or self._clock() - asked > at_most_s:
-            manifest = await self._fetch(query)
-            self._manifests[query.model] = self._clock(), manifest
-            self._manifests.move_to_end(query.model)
-            while len(self._manifests) > REMEMBERED:
-                self._manifests.popitem(last=False)
-        return manifest
-
     async def _fetch(self, query: Query) -> Manifest:
-        """Ask for the manifest, in the generation that answered last, then in the other."""
+        """Ask for the model's manifest, in the generation that answered last, then in the other."""
         refusals: list[WantdError] = []
         for generation in self._ordered():
             url = f"{self._base}{generation}/registry/{quote(query.model, safe='')}/manifest.json"
-            answer = await self._http.get(url, self._auth())
+            response = await self._http.get(url, self._auth())
             try:
-                if answer.status != 200:
-                    raise self._refusal(answer, query)
-                manifest = parse_manifest(answer.json())  # an older one may answer an unknown route with a page
+                if response.status != 200:
+                    raise self._refusal(response, query)
+                manifest = parse_manifest(response.json())  # an older one may response an unknown route with a page
             except WantdError as error:
                 if error.retryable:
                     raise
                 refusals.append(error)
                 continue
             self._generation = generation
+            self._manifests[query.model] = manifest
             return manifest
         # That one generation does not know the route says less than what the other answered.
         raise next((error for error in refusals if error.code is not Code.MODEL_NOT_FOUND), refusals[0])
@@ -207,30 +201,29 @@ class LlmlbSource:
             )
         return f"Bearer {self._key}" if self._key else None
 
-    def _refusal(self, answer: Answer, query: Query, file: str | None = None) -> WantdError:
-        """The error for an answer that is no success."""
-        status, words = answer.status, self._words(answer)
+    def _refusal(self, response: Response, query: Query, file: str | None = None) -> WantdError:
+        """The error for an response that is no success."""
+        status, words = response.status, self._words(response)
         model = show(query.model, 80)
-        wait = self._budgets.delay(host_key(answer.url)) if status in (429, 503) else 0.0
+        wait = self._budgets.delay(host_key(response.url)) if status in (429, 503) else 0.0
         said = f"the load balancer answered {status} for {model}" + (f": {words}" if words else "")
         if status == 429:
-            hint = "nothing to do, wantd goes on by itself"
-            return _error(query, Code.RATE_LIMITED, said, hint, file, retry_after_s=max(wait, 1.0))
+            return rate_limited("the load balancer", max(wait, 1.0), "wait", model=query.repo, file=file)
         if status >= 500 or status == 408:
-            hint = "nothing to do, wantd tries again by itself; see the load balancer's own log"
+            hint = "see the load balancer's own log; wantd keeps trying"
             return _error(query, Code.PROXY_UNREACHABLE, said, hint, file, retry_after_s=wait or None)
         if status in (401, 403):
-            what = "does not take its key" if self._key else "wants a key"
-            return _error(query, Code.UNAUTHORIZED, said, f"it {what}: set LLM_RUNTIME_API_KEY", file)
+            what = "it refused the key that is set" if self._key else "it requires a key"
+            return _error(query, Code.UNAUTHORIZED, said, f"set LLM_RUNTIME_API_KEY; {what}", file)
         if status in (400, 404, 405, 410):
             code = Code.FILE_NOT_FOUND if file else Code.MODEL_NOT_FOUND
             return _error(query, code, said, "register the model at the load balancer, or wait for the Hub", file)
         return _error(query, Code.HUB_PROTOCOL, said, "check that proxy.url names a load balancer of llmlb", file)
 
-    def _words(self, answer: Answer) -> str:
-        """What the balancer says itself, `{"error": "…"}`; one that sends the key back does not get it published."""
+    def _words(self, response: Response) -> str:
+        """The balancer's own words, `{"error": "…"}`; a key that it sends back is not shown."""
         try:
-            body = orjson.loads(answer.body)
+            body = orjson.loads(response.body)
         except orjson.JSONDecodeError:
             return ""
         said = body.get("error") if isinstance(body, dict) else None

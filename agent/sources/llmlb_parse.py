@@ -1,4 +1,4 @@
-"""What a load balancer's manifest says, as values. Pure, and believes nothing: HUB.md, "The load balancer of llmlb".
+"""What a load balancer's manifest says, as values. Pure, and believes nothing.
 
     {"format": "gguf", "quantization": "Q4_K_M", "files": [{"name": "model.gguf", "priority": 10, "runtimes": [...],
      "url": "https://…/org/name/resolve/main/FILE", "digest": "<SHA-256>", "optional": false}]}
@@ -31,7 +31,7 @@ _RESOLVE = re.compile(r"/(?:models/)?([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)\Z")
 class Entry:
     """One file of a manifest. `own` is the balancer's name for it, `name` what the repository calls it.
 
-    `repo` and `revision` are what its URL tells, None where it has none of the Hub's form. `size` in bytes.
+    `repo` and `revision` are those in its URL, None where that is not of the Hub's form. `size` in bytes.
     """
 
     own: SafeName
@@ -57,7 +57,7 @@ class Manifest:
     quantization: str | None
     entries: tuple[Entry, ...]
 
-    def answer(self, query: Query) -> tuple[Entry, ...]:
+    def files_for(self, query: Query) -> tuple[Entry, ...]:
         """The files of the query's repository at its revision, under the names that the repository has for them."""
         mine = [entry for entry in self.entries if entry.repo is None or entry.repo.lower() == query.repo.lower()]
         fitting = [entry for entry in mine if _fits(entry, query)]
@@ -67,17 +67,17 @@ class Manifest:
 
     def commit(self, query: Query) -> str:
         """The commit that every URL of the repository names, else the revision as it was asked for."""
-        told = {entry.revision for entry in self.answer(query)}
-        commit = told.pop() if len(told) == 1 else None
+        named_in_urls = {entry.revision for entry in self.files_for(query)}
+        commit = named_in_urls.pop() if len(named_in_urls) == 1 else None
         return commit if commit and is_commit(commit) else query.revision
 
 
 def bad_manifest(what: str) -> WantdError:
-    """`hub_protocol`: the answer is no manifest."""
+    """`hub_protocol`: the response is not a manifest."""
     return WantdError(
         Code.HUB_PROTOCOL,
-        f"the load balancer's manifest makes no sense: {what}",
-        "check proxy.url and proxy.kind, and report it to whoever runs the load balancer",
+        f"unexpected manifest from the load balancer: {what}",
+        "check proxy.url and proxy.kind, or report it to the load balancer's operator",
     )
 
 
@@ -85,9 +85,9 @@ def parse_manifest(value: Any) -> Manifest:
     """Read a manifest of either shape. Raises `hub_protocol` and `forbidden_path`."""
     files = value.get("files") if isinstance(value, dict) else None
     if not isinstance(files, list):
-        raise bad_manifest("it has no list of files")
+        raise bad_manifest("no list of files")
     if len(files) > MAX_FILES:
-        raise bad_manifest(f"it lists {len(files)} files")
+        raise bad_manifest(f"{len(files)} files")
     quantization = value.get("quantization")
     entries = tuple(_entry(file) for file in files)
     return Manifest(quantization if isinstance(quantization, str) and quantization else None, entries)
@@ -95,16 +95,16 @@ def parse_manifest(value: Any) -> Manifest:
 
 def _entry(value: Any) -> Entry:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise bad_manifest(f"{show(repr(value), 80)} is no file")
+        raise bad_manifest(f"{show(repr(value), 80)} is not a file")
     own = safe_name(value["name"])
     url = _text(value, "url", own)
     repo, revision, name = _told(url) if url else (None, None, None)
     runtimes = value.get("runtimes") or []
     if not isinstance(runtimes, list) or not all(isinstance(runtime, str) for runtime in runtimes):
-        raise bad_manifest(f"the runtimes of {show(own)} are no list of names")
+        raise bad_manifest(f"the runtimes of {show(own)} are not a list of names")
     optional, priority = value.get("optional") or False, value.get("priority") or 0
     if not isinstance(optional, bool) or not isinstance(priority, int):
-        raise bad_manifest(f"optional or priority of {show(own)} is of another kind")
+        raise bad_manifest(f"optional or priority of {show(own)} is of another type")
     return Entry(
         own,
         safe_name(name) if name else own,
@@ -121,14 +121,14 @@ def _entry(value: Any) -> Entry:
 def _text(value: Mapping[str, Any], key: str, own: str) -> str | None:
     text = value.get(key)
     if text is not None and not isinstance(text, str):
-        raise bad_manifest(f"the {key} of {show(own)} is no text")
+        raise bad_manifest(f"the {key} of {show(own)} is not a text")
     return text or None
 
 
 def _digest(value: Mapping[str, Any], own: str) -> str | None:
     digest = (_text(value, "digest", own) or "").lower().removeprefix("sha256:")
     if digest and not is_sha256(digest):
-        raise bad_manifest(f"the digest of {show(own)} is {show(digest, 80)}, no SHA-256")
+        raise bad_manifest(f"the digest of {show(own)} is {show(digest, 80)}, not a SHA-256")
     return digest or None
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 class ProxySource:
     """One of two sources: the one that answered. `kind` is `auto`, or says at once which it is (`llmlb`, `hub`).
 
-    The mirror is asked first, without any key: its answers show that it is one, and so the key of a load balancer is
+    The mirror is asked first, without any key: its responses show that it is one, and so the key of a load balancer is
     never sent to a mirror.
     """
 
@@ -46,21 +46,21 @@ class ProxySource:
             return await ask(self._known)
         refusal = None
         try:
-            answer = await ask(self._mirror)
+            result = await ask(self._mirror)
         except WantdError as error:
             if error.code is Code.PROXY_UNREACHABLE:
                 raise
             refusal = error
-        if not self._mirror.recognised:  # a page that a load balancer shows for any path is no answer of a mirror
+        if not self._mirror.recognised:  # a load balancer may show a page for any path: that is no mirror
             return await self._ask_balancer(ask, refusal)
         self._settle(self._mirror)
         if refusal is not None:
             raise refusal
-        return answer
+        return result
 
     async def _ask_balancer(self, ask: Callable[[Source], Awaitable[T]], refusal: WantdError | None) -> T:
         try:
-            answer = await ask(self._llmlb)
+            result = await ask(self._llmlb)
         except WantdError as error:
             if error.retryable or refusal is None:
                 raise
@@ -72,7 +72,7 @@ class ProxySource:
                 file=error.file,
             ) from None
         self._settle(self._llmlb)
-        return answer
+        return result
 
     def _settle(self, source: Source) -> None:
         self._known = source

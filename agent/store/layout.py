@@ -1,4 +1,4 @@
-"""Where everything lies in the store, and the records that say what is published (SPEC section 5).
+"""Where everything is in the store, and the records that say what is published.
 
 STORE/
   qwen3/                            a model's directory (`core.names.store_name`; `/` nests)
@@ -6,16 +6,22 @@ STORE/
     model.gguf                      hard link to the (first) GGUF file: the name that llmlb's node opens
     manifest.json                   the same facts as llmlb's node reads them
     .wantd.json                     the record, written last: what is not recorded is not published
-  .locks/qwen3.lock                 held while a model is being brought (slashes as `--`)
-  .locks/.<key>.lock                held while one file of more than 1 MiB is being brought
-  .locks/.agent-<spool>.json        what the agent of a spool says of itself, for `wantd status`
+  .locks/qwen3.lock                 held while the model is downloaded (slashes as `--`)
+  .locks/.<key>.lock                held while one file of more than 1 MiB is downloaded
+  .locks/.spool-<spool>.lock        held by the agent that serves the spool, for as long as it runs
+  .locks/.agent-<spool>.json        what that agent says of itself, for `wantd status`
   .partial/<key>.part, <key>.json   bytes on the way and their journal; key is the SHA-256 (git SHA-1 for plain files)
-  .partial/stage-<model>~<random>/  a model being put together, renamed into place
+  .partial/stage-<model>~<random>/  a model being assembled, renamed into place
+  .view/<repository>.json           what wantd made in `store.hub_cache` (`hub_view`)
+
+<spool> is the start of the SHA-256 of the spool's path. Temporary files (`.wantd-*.tmp`, `agent.disk`) can appear in
+`.locks`, `.partial` and `.view`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -25,29 +31,41 @@ import msgspec
 
 from agent.core.names import StoreName, is_commit, safe_name
 from agent.core.target import Target
-from agent.errors import Code, WantdError
+from agent.disk import disk_errors
+from agent.errors import WantdError
 
 RECORD = ".wantd.json"
 MANIFEST = "manifest.json"
 LLMLB_GGUF = "model.gguf"
 LOCKS = ".locks"
 PARTIAL = ".partial"
+VIEW = ".view"
 STAGE = "stage-"
-NEAR_STAGE = ".wantd-stage"  # inside the model's directory; no repository may have a name that begins so
+NEAR_STAGE = ".wantd-stage"  # in the model's directory; `core.names` refuses repository files that begin with `.wantd`
 RECORD_MAX_BYTES = 32 * 1024 * 1024  # a record of 100,000 files has about 20 MB
 
 
-class RecordFile(msgspec.Struct, frozen=True):
-    """A published file: size in bytes, hash, and which source its bytes came from."""
+class RecordFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A published file: size in bytes, SHA-256, and the source that its bytes came from.
+
+    `etag` is the Hub's name for the content: the SHA-256 of an LFS file, the git SHA-1 of a plain one, None where the
+    source gave no hash or the record is older. `repo` and `commit` are set only for a file that is not of the model's.
+    """
 
     name: str
     size: int
     sha256: str
     source: str
+    etag: str | None = None
+    repo: str | None = None
+    commit: str | None = None
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What `.wantd.json` holds. `selection` is what was asked for, `opens` the GGUF file or None."""
+    """What `.wantd.json` holds. `selection` is what was requested, `opens` the GGUF file or None.
+
+    `skipped` and `warning` are as in a progress file (docs/protocol.md).
+    """
 
     schema: int
     model: str
@@ -62,11 +80,13 @@ class Record(msgspec.Struct, frozen=True):
     published_at: str
     verified: bool = True
     agent: str = ""
+    skipped: list[str] = []
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A model that is whole in the store. `path` is what a program opens: the GGUF file, or the directory."""
+    """A model that is complete in the store. `path` is what a program opens: the GGUF file, or the directory."""
 
     record: Record
     path: str
@@ -74,7 +94,7 @@ class Published:
 
     @property
     def size(self) -> int:
-        """The sum of all file sizes, in bytes."""
+        """The sum of the file sizes, in bytes."""
         return sum(file.size for file in self.record.files)
 
 
@@ -85,16 +105,16 @@ class Layout:
         self.root = root
         self.locks = f"{root}/{LOCKS}"
         self.partial = f"{root}/{PARTIAL}"
+        self.view = f"{root}/{VIEW}"
+        self.view_lock = f"{self.locks}/.view.lock"
 
     def create(self) -> None:
-        """Make the directories. Raises `store_unwritable`."""
-        try:
+        """Create the directories. Raises `store_unwritable`, `disk_full`."""
+        with disk_errors(self.root):
             for path in (self.root, self.locks, self.partial):
                 os.makedirs(path, mode=0o755, exist_ok=True)
             if not os.access(self.partial, os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied")
-        except OSError as error:
-            raise unwritable(self.root, error) from None
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self.partial)
 
     def directory(self, name: StoreName) -> str:
         return f"{self.root}/{name}"
@@ -112,41 +132,41 @@ class Layout:
         return f"{self.partial}/{key}.json"
 
     def stage(self, name: StoreName) -> str:
-        """A new place at each call: two agents that both believe that they hold the lock never share one."""
+        """A new path at each call: two agents that both believe that they hold the lock never share a stage."""
         return f"{self.partial}/{STAGE}{flat(name)}~{os.urandom(6).hex()}"
 
     def agent_file(self, spool: str) -> str:
         return f"{self.locks}/.agent-{_short(spool)}.json"
 
     def spool_lock(self, spool: str) -> str:
-        """Held by the agent that serves the spool. In here, where no producer can take it first."""
+        """Held by the agent that serves the spool. In the store, where no producer can take it first."""
         return f"{self.locks}/.spool-{_short(spool)}.lock"
 
     def published(self, target: Target) -> Published | None:
-        """The model in the store, if its record asks for the same and every file is there with its size."""
+        """The model, if its record is of the same request and every file is there with its size."""
         directory = self.directory(target.name)
         record = read_record(directory)
-        if record is None or not _answers(record, target):
+        if record is None or not _satisfies(record, target):
             return None
         if not all(_has_size(f"{directory}/{file.name}", file.size) for file in record.files):
             return None
         return Published(record, f"{directory}/{record.opens}" if record.opens else directory, directory)
 
     def record_places(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Every directory with a record, and the record file's stat; walked without following links."""
+        """Every directory with a record, and the record file's stat. Links are not followed."""
         for directory, entry in self._entries():
             if entry.name == RECORD:
                 with contextlib.suppress(OSError):
                     yield directory, entry.stat(follow_symlinks=False)
 
     def near_stages(self) -> Iterator[tuple[StoreName, str]]:
-        """Every stage that lies in a model's directory: the model's name, and the stage's path."""
+        """Every stage in a model's directory: the model's name, and the stage's path."""
         for directory, entry in self._entries():
             if entry.name.startswith(NEAR_STAGE) and directory != self.root and entry.is_dir(follow_symlinks=False):
                 yield StoreName(os.path.relpath(directory, self.root)), entry.path
 
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Whatever lies in the store's directories, with the directory; none that begins with a dot is gone into."""
+        """Every entry of the store's directories, with its directory. Those that begin with a dot are not entered."""
         pending = [self.root]
         while pending:
             directory = pending.pop()
@@ -162,13 +182,13 @@ def _short(path: str) -> str:
 
 
 def flat(name: StoreName) -> str:
-    """A model's name as one path component: slashes as `--`; an over-long one is cut and told by its hash."""
+    """A model's name as one path component: slashes as `--`; a long one is cut, with its hash at the end."""
     text = name.replace("/", "--")
     return text if len(text) <= 200 else f"{text[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def read_record(directory: str) -> Record | None:
-    """The record of a model's directory, or None when there is none that can be trusted."""
+    """The record in a model's directory, or None when there is none that can be trusted."""
     try:
         with open(f"{directory}/{RECORD}", "rb") as file:
             record = msgspec.json.decode(file.read(RECORD_MAX_BYTES), type=Record)
@@ -179,20 +199,11 @@ def read_record(directory: str) -> Record | None:
     return record
 
 
-def unwritable(path: str, error: OSError) -> WantdError:
-    """The error for a store that does not take what is written."""
-    return WantdError(
-        Code.STORE_UNWRITABLE,
-        f"{path} cannot be written: {error.strerror or error}",
-        "give the agent's user the right to write there, or set store.dir; `wantd check` shows more",
-    )
+def _satisfies(record: Record, target: Target) -> bool:
+    """Whether the record has the target's selection, in any spelling.
 
-
-def _answers(record: Record, target: Target) -> bool:
-    """Whether the record is of what the target asks for: the same selection, in whatever spelling.
-
-    One directory serves `@1a2b3c4d5e6f` and the whole commit, `Org/Name` and `org/name`; without this, two such wants
-    would each fetch the model again because the other had.
+    One directory serves `@1a2b3c4d5e6f` and the full commit, `Org/Name` and `org/name`. Without this rule, two such
+    wants would take turns to download the model.
     """
     asked, had = target.selection.to_json(), dict(record.selection)
     if asked["repo"].lower() == str(had.get("repo")).lower():

@@ -1,7 +1,8 @@
-"""Locks between processes: flock through portalocker, with content that tells waiters who holds it (SPEC section 6).
+"""Locks between processes: flock through portalocker, with content that tells waiters who holds the lock.
 
-A lock is held only while a live process holds the flock; what the file says never decides anything, it only informs.
-A file that its holder removed may still be opened by another process, which is why the inode is compared after locking.
+A lock is held only while a live process holds the flock. The content informs, and decides one thing: whether flock can
+be trusted (`Lock.contested`). A process may open a lock file that its holder then removes, so the inode is compared
+after locking. docs/architecture.md, "The life of a lock", has the states.
 """
 
 from __future__ import annotations
@@ -12,25 +13,26 @@ import socket
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import IO
 
 import orjson
 import portalocker
 from portalocker.constants import LockFlags
 
-from agent.core.names import bare
-from agent.core.progress import timestamp
+from agent.core import waits
+from agent.core.names import bare, show
+from agent.core.words import timestamp
+from agent.disk import disk_error
 from agent.errors import Code, WantdError
-from agent.store.layout import unwritable
 
-# Rewritten in place with one write of constant length, so that a reader sees one content or the other.
+# Rewritten in place with one write of constant length, so that a reader sees the old content or the new.
 CONTENT_BYTES = 512
-SILENT_S = 60.0  # twelve heartbeats: a holder on another host that gave none for so long is taken for dead
+SILENT_S = 60.0  # twelve heartbeats: a holder on another host that gave none for so long is presumed dead
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What a lock file says of who holds it; anything in it may be missing or stale."""
+    """What a lock file says about its holder; any of it may be missing or stale. Times are ISO 8601 in UTC."""
 
     pid: int | None
     host: str | None
@@ -39,17 +41,17 @@ class Holder:
     heartbeat: str | None
     boot_id: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def shown(self) -> waits.Holder:
         """As `waiting.holder` of a progress file shows it."""
-        return {"pid": self.pid, "host": self.host, "since": self.since, "progress": self.progress}
+        return waits.Holder(self.pid, self.host, self.since, self.progress)
 
     def __str__(self) -> str:
         host, since, heartbeat = (bare(str(text)) for text in (self.host, self.since, self.heartbeat))
-        return f"process {self.pid} on {host}, since {since}, last heard of at {heartbeat}"
+        return f"process {self.pid} on {host}, since {since}, last heartbeat at {heartbeat}"
 
 
 def read_holder(path: str) -> Holder | None:
-    """Who the lock file names, or None when it is gone or says nothing that can be read."""
+    """The holder that the lock file names, or None when it is gone or cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -83,7 +85,7 @@ def _read(fd: int) -> Holder | None:
 
 
 def boot_id() -> str:
-    """Tells this boot of this machine from every other; empty where the kernel does not say."""
+    """Identifies this boot of this machine (random(4), boot_id); empty where the kernel does not say."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
@@ -92,7 +94,10 @@ def boot_id() -> str:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot: tells it from a later one with its pid (proc(5), stat, 22)."""
+    """When a process started, in clock ticks since boot (proc(5), stat, field 22). None when there is no such process.
+
+    Tells it from a later process with the same pid.
+    """
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             return int(file.read().rpartition(")")[2].split()[19])
@@ -101,10 +106,10 @@ def process_start(pid: int) -> int | None:
 
 
 class Lock:
-    """One held lock. Made by `Locks`; `release` gives it back and removes the file, where there is one.
+    """One held lock. Made by `Locks`; `release` removes its file, where it has one, and gives it back.
 
-    `contested` says that the file names another holder who seems to live: this file system grants flock to everyone,
-    and what the lock guards must not be trusted to be guarded.
+    `contested` means that the file named another holder who seems to be alive, although the flock was granted: do not
+    rely on this lock to exclude others. `progress` (0 to 1) is shown to waiters.
     """
 
     def __init__(self, path: str, file: IO[bytes] | None, owner: Locks, *, contested: bool = False) -> None:
@@ -112,13 +117,13 @@ class Lock:
         self.contested = contested
         self.progress = 0.0
         self._file = file
-        # Between `fileno()` and the write another thread could close the file, and its number be another file's.
+        # Between `fileno()` and the write another thread could close the file and its number be reused for another.
         self._closing = threading.Lock()
         self._owner = owner
         self._started_at = timestamp(datetime.now(UTC))
 
     def beat(self) -> None:
-        """Write the heartbeat and the progress. A full disk loses a heartbeat, not the lock."""
+        """Write the heartbeat and the progress. An error of the disk loses a heartbeat, not the lock."""
         content = orjson.dumps(
             {
                 "pid": os.getpid(),
@@ -134,7 +139,7 @@ class Lock:
                 os.pwrite(self._file.fileno(), content.ljust(CONTENT_BYTES - 1) + b"\n", 0)
 
     def release(self) -> None:
-        """Remove the file while it is still ours, then let go. Safe to call twice."""
+        """Remove the file while it is still ours, then unlock. Safe to call twice."""
         with self._closing:
             file, self._file = self._file, None
         if file is not None:
@@ -142,7 +147,7 @@ class Lock:
                 with contextlib.suppress(OSError):
                     os.unlink(self.path)
             file.close()
-        self._owner.let_go(self)
+        self._owner.released(self)
 
 
 class Locks:
@@ -152,11 +157,11 @@ class Locks:
         self.host = socket.gethostname()
         self.boot_id = boot_id()
         self.held: set[Lock] = set()
-        self._taken: set[str] = set()  # paths held or being taken: within one process this alone excludes
+        self._taken: set[str] = set()  # paths held or being taken: within the process, this alone excludes
         self._guard = threading.Lock()
 
     def try_acquire(self, path: str) -> Lock | None:
-        """Take the lock, or None when another holds it. Raises `store_unwritable` where locks cannot be had."""
+        """Take the lock, or None when another holds it. Raises `store_unwritable`, `disk_full`."""
         with self._guard:
             if path in self._taken:
                 return None
@@ -170,7 +175,7 @@ class Locks:
         return lock
 
     def try_claim(self, path: str) -> Lock | None:
-        """Take the lock within this process alone, or None when another job of it holds it. Touches no disk."""
+        """Take the lock within this process only, or None when another of its jobs has it. Touches no disk."""
         with self._guard:
             if path in self._taken:
                 return None
@@ -197,14 +202,14 @@ class Locks:
             except portalocker.LockException as error:
                 raise WantdError(
                     Code.STORE_UNWRITABLE,
-                    f"{path} cannot be locked: {error}",
-                    "put the store on a file system with working flock(2); `wantd check` tests it",
+                    f"cannot lock {show(path)}: {error}",
+                    "move the store to a file system with working flock(2); `wantd check` tests it",
                 ) from None
             except OSError as error:
-                raise unwritable(path, error) from None
-            lock.fh = None  # the handle is ours from here on; portalocker would close it with its own object
+                raise disk_error(path, error) from None
+            lock.fh = None  # the handle is ours from here on; portalocker closes it with its own object
             if not _same_file(file.fileno(), path):
-                file.close()  # its last holder removed it between our open and our lock
+                file.close()  # the last holder removed it between our open and our lock
                 continue
             before = _read(file.fileno())
             held = Lock(path, file, self, contested=before is not None and self._seems_alive(before))
@@ -212,21 +217,21 @@ class Locks:
             held.beat()
             return held
 
-    def let_go(self, lock: Lock) -> None:
-        """A lock of ours was released. A second time does nothing: the path may be another's by now."""
+    def released(self, lock: Lock) -> None:
+        """A lock of ours was released. The second call for it does nothing: another may hold the path by then."""
         with self._guard:
             if lock in self.held:
                 self.held.discard(lock)
                 self._taken.discard(lock.path)
 
     def _seems_alive(self, holder: Holder) -> bool:
-        """Whether who a lock file names may still hold it, although flock says that nobody does.
+        """Whether the holder that a lock file names may still be alive, although flock says that nobody holds it.
 
-        A holder that ended well removed its file; one that was killed is no process any more, or, where that cannot
-        be seen from here, has not given a heartbeat for a while.
+        A holder that ended well removed the file. One that was killed is no longer a process or, on a host whose
+        processes cannot be seen from here, has given no heartbeat for `SILENT_S`.
         """
         if holder.host == self.host and holder.boot_id == self.boot_id:
-            # Our own number: in a container, an agent that died and started again often has the same.
+            # Our own pid: in a container, an agent that is restarted often gets the pid of the one that died.
             return holder.pid not in (None, os.getpid()) and process_start(holder.pid or 0) is not None
         try:
             age = datetime.now(UTC) - datetime.fromisoformat(holder.heartbeat or "")
@@ -235,7 +240,7 @@ class Locks:
         return abs(age.total_seconds()) < SILENT_S
 
     def is_free(self, path: str) -> bool:
-        """Whether nobody holds the lock right now; leaves no file behind."""
+        """Whether nobody holds the lock at the moment. Leaves no file behind."""
         if path in self._taken:
             return False
         if not os.path.lexists(path):
@@ -252,7 +257,10 @@ class Locks:
             lock.beat()
 
     def reap(self, folder: str) -> list[str]:
-        """Remove lock files that nobody holds: each is locked first, and only the file that was locked goes."""
+        """Remove the lock files in `folder` that nobody holds; returns their paths.
+
+        Each is locked first, and only the file that was locked is removed.
+        """
         removed = []
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             names = [entry.path for entry in entries if entry.name.endswith(".lock")]

@@ -1,9 +1,9 @@
-"""A complete, verified model becomes visible in one step, and stays whole whatever happens in between.
+"""A complete, verified model becomes visible in one step, and is never seen in part, whatever happens in between.
 
-The files are linked into a stage directory beside the partials, synced, and the stage is renamed into place. Where
-the directory is already there (it holds a longer id, or an older choice of files), the files are renamed into it one
-by one with the record removed first and written last: without its record a model is not published. Where the place is
-on another file system than the partials, the stage is copied there first.
+The files are linked into a stage, a directory beside the partials, synced, and the stage is renamed into place. Where
+the model's directory exists already (it holds a longer id, or an older choice of files), the files are renamed into it
+one by one, with the record removed first and written last: without its record a model is not published. Where it is on
+another file system than the partials, the stage is copied there first.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import contextlib
 import errno
 import glob
 import os
-import re
 import shutil
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import msgspec
-import orjson
 
-from agent.core.names import SafeName, safe_name, show
+from agent.core.names import SafeName, show
 from agent.core.plan import Plan
+from agent.disk import Sync, atomic_write, disk_errors, sync_directory
 from agent.errors import Code, WantdError
 from agent.store.layout import (
     LLMLB_GGUF,
@@ -32,33 +30,33 @@ from agent.store.layout import (
     Published,
     Record,
     read_record,
-    unwritable,
 )
+from agent.store.manifest import llmlb_manifest
 
 KEPT_SUFFIX = ".before-wantd"
-# What a file system answers to rename(2) and link(2) when source and place are not on the same one.
+# rename(2): the source is on another file system, or the destination is a mount point.
 _ELSEWHERE = (errno.EXDEV, errno.EBUSY)
-# No hard links here, or more of them than one file may have.
+# link(2): the file system has no hard links, or the file has as many as it may have.
 _NO_LINK = (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """Permissions of what is published: 0644 and 0755 less umask (SPEC section 5)."""
+    """Permissions of what is published: 0644 and 0755 less the umask. Every user may read a model."""
 
     file: int
     folder: int
 
     @staticmethod
     def current() -> Modes:
-        """From the umask of this process. Sets it for an instant: call it before there are threads."""
+        """From the umask of this process. Changes it for an instant: call it before there are threads."""
         umask = os.umask(0o077)
         os.umask(umask)
         return Modes(0o644 & ~umask, 0o755 & ~umask)
 
 
 class Stage:
-    """A model being put together. Use under the model's lock; touches the disk, so not on the event loop."""
+    """A model being assembled. Use it under the model's lock, and not on the event loop: it touches the disk."""
 
     def __init__(self, layout: Layout, plan: Plan, modes: Modes) -> None:
         self._layout = layout
@@ -67,22 +65,22 @@ class Stage:
         self._directory = layout.directory(plan.target.name)
         self.path = layout.stage(plan.target.name)
         self._names: set[str] = set()
-        self._folders: set[str] = set()  # made for files; a look for each of thousands costs more than its link
+        self._folders: set[str] = set()  # known to exist; a look for each of thousands costs more than its link
 
     def begin(self) -> None:
-        """Start empty. Raises `store_unwritable`."""
-        with _writing(self._layout.root):
-            for left in glob.glob(f"{glob.escape(self._directory)}/{NEAR_STAGE}*"):  # by one that died
+        """Start empty. Raises `store_unwritable`, `disk_full`."""
+        with self._writing():
+            for left in glob.glob(f"{glob.escape(self._directory)}/{NEAR_STAGE}*"):  # by an agent that died
                 shutil.rmtree(left, ignore_errors=True)
             self._make_directories(self.path)
 
     def add(self, name: SafeName, source: str) -> None:
-        """Put a complete, synced file in, as a hard link where the file system allows.
+        """Add a complete, synced file, as a hard link where the file system allows.
 
         Raises FileNotFoundError when `source` is gone, `store_unwritable`, `disk_full`.
         """
         path = f"{self.path}/{name}"
-        with _writing(self._layout.root):
+        with self._writing():
             folder = os.path.dirname(path)
             if folder not in self._folders:
                 self._make_directories(folder)
@@ -94,13 +92,11 @@ class Stage:
     def publish(self, record: Record, endpoint: str) -> Published:
         """Make the model visible. Raises `store_unwritable`, `forbidden_path`, `disk_full`."""
         opens = record.opens
-        with _writing(self._layout.root):
+        with self._writing():
             if opens and LLMLB_GGUF not in self._names:
                 _second_name(self.path, opens, LLMLB_GGUF)
             if MANIFEST not in self._names:
-                self._write(
-                    MANIFEST, orjson.dumps(llmlb_manifest(record, self._plan, endpoint), option=orjson.OPT_INDENT_2)
-                )
+                self._write(MANIFEST, llmlb_manifest(record, self._plan, endpoint))
             self._write(RECORD, msgspec.json.format(msgspec.json.encode(record), indent=1))
             for folder, _, _ in os.walk(self.path):
                 os.chmod(folder, self._modes.folder)
@@ -109,16 +105,15 @@ class Stage:
         return Published(record, f"{self._directory}/{opens}" if opens else self._directory, self._directory)
 
     def drop(self) -> None:
-        """Take away what is left of the stage. The files stay where they were linked from."""
+        """Remove what is left of the stage. The files stay where they were linked from."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        """Disk errors as WantdError, but for a file that is gone: the caller knows whether that is an error."""
+        return disk_errors(self._layout.root, passing=FileNotFoundError)
+
     def _write(self, name: str, data: bytes) -> None:
-        path = f"{self.path}/{name}"
-        with open(path, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(path, self._modes.file)
+        atomic_write(f"{self.path}/{name}", data, mode=self._modes.file, exact_mode=True, sync=Sync.FILE)
 
     def _move_into_place(self, record: Record) -> None:
         directory = self._directory
@@ -136,7 +131,7 @@ class Stage:
         self._sync_up(os.path.dirname(directory))
 
     def _come_near(self) -> None:
-        """Copy the stage into the model's directory, so that renaming is all that is left to do."""
+        """Copy the stage into the model's directory, so that only renames are left to do."""
         near = f"{self._directory}/{NEAR_STAGE}-{os.urandom(6).hex()}"
         copied: dict[int, str] = {}
         for name in [*self._files(), RECORD]:
@@ -153,7 +148,7 @@ class Stage:
         self.path = near
 
     def _make_directories(self, path: str) -> None:
-        """As `os.makedirs`, with the store's mode for each one that is made, not only for the last."""
+        """As `os.makedirs`, with the store's mode for every new directory, not only for the last."""
         missing = []
         while not os.path.isdir(path):
             missing.append(path)
@@ -165,7 +160,7 @@ class Stage:
                 raise NotADirectoryError(errno.ENOTDIR, "Not a directory", folder)
 
     def _sync_up(self, folder: str) -> None:
-        """Sync a directory and those above it, to the store's root: the names of new ones are to last as well."""
+        """Sync a directory and those above it, up to the store's root: they may be new as well."""
         while len(folder) >= len(self._layout.root):
             sync_directory(folder)
             folder = os.path.dirname(folder)
@@ -173,9 +168,9 @@ class Stage:
     def _merge(self, directory: str, record: Record) -> None:
         old = read_record(directory)
         if old is not None and old.files == record.files and self._layout.published(self._plan.target):
-            self.drop()  # another agent published the very same: where flock does not exclude, the first one wins
+            self.drop()  # another agent published the same files: where flock does not exclude, the first one wins
             return
-        # Without `opens` the old one made no model.gguf: what is there under that name is somebody else's.
+        # Without `opens` the old version had no model.gguf of ours: a file of that name is somebody else's.
         ours = {file.name for file in old.files} | {MANIFEST, *([LLMLB_GGUF] if old.opens else [])} if old else set()
         staged = sorted(self._files(), key=lambda name: (name == LLMLB_GGUF, name == MANIFEST, name))
         for name in staged:
@@ -206,7 +201,7 @@ class Stage:
         try:
             self._make_directories(os.path.dirname(path))
             if os.path.lexists(path) and not known and not os.path.samestat(os.lstat(path), os.lstat(source)):
-                with contextlib.suppress(FileNotFoundError):  # an agent that also believes to hold the lock was quicker
+                with contextlib.suppress(FileNotFoundError):  # another agent that believes it holds the lock was faster
                     os.rename(path, _kept_name(path))
             os.rename(source, path)
             with contextlib.suppress(FileNotFoundError):
@@ -215,7 +210,7 @@ class Stage:
             raise _in_the_way(path) from None
 
     def _check_way(self, directory: str, name: str, *, known: bool) -> None:
-        """Raise while nothing has been touched yet, if the file cannot lie there: what another model has stays put."""
+        """Raise, while nothing has been touched, if the file cannot go there: files of another model stay in place."""
         path = f"{directory}/{name}"
         if os.path.isdir(path) and not os.path.islink(path):
             raise _in_the_way(path)
@@ -231,53 +226,12 @@ class Stage:
 
 
 def _kept_name(path: str) -> str:
-    """A free name for a file that is not ours and lies where one of ours has to."""
+    """A free name for somebody else's file that has the name of one of ours."""
     kept, number = path + KEPT_SUFFIX, 1
     while os.path.lexists(kept):
         number += 1
         kept = f"{path}{KEPT_SUFFIX}-{number}"
     return kept
-
-
-def llmlb_manifest(record: Record, plan: Plan, endpoint: str) -> dict[str, object]:
-    """`manifest.json` in the shape that llmlb's node reads: format, quantization, files with digest and url."""
-    urls = {f.name: f"{endpoint}/{f.repo}/resolve/{quote(f.commit, safe='')}/{quote(f.name)}" for f in plan.files}
-    selection = record.selection
-    named = [
-        {
-            "name": file.name,
-            "digest": file.sha256,
-            "size": file.size,
-            "url": urls[safe_name(file.name)],
-            "source": file.source,
-        }
-        for file in record.files
-    ]
-    first = [{**file, "name": LLMLB_GGUF} for file in named if file["name"] == record.opens]
-    names = {file["name"] for file in named}
-    return {
-        "format": record.format,
-        "quantization": selection.get("quant") or _quantization(record.opens or ""),
-        "verified": record.verified,
-        "files": (first if LLMLB_GGUF not in names else []) + named,
-    }
-
-
-def _quantization(name: str) -> str | None:
-    match = re.search(r"[-.]((?:I?Q[0-9]|T?BF16|F16|F32|MXFP4)[A-Z0-9_]*)(?=[-.])", name, re.IGNORECASE)
-    return match[1].upper() if match else None
-
-
-def sync_directory(path: str) -> None:
-    """Make renames and new names in a directory last. A file system that does not know how is not an error."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(fd)
 
 
 def _link_or_copy(source: str, path: str) -> None:
@@ -311,27 +265,9 @@ def _copy(source: str, path: str) -> None:
         os.close(fd)
 
 
-class _writing(contextlib.AbstractContextManager["_writing"]):
-    """Turns what the disk refuses into the error that says so; a missing source stays FileNotFoundError."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
-            return
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WantdError(
-                Code.DISK_FULL,
-                f"the disk of {self._root} is full",
-                "make room; the agent goes on by itself, and nothing that was fetched is lost",
-            ) from None
-        raise unwritable(error.filename or self._root, error) from None
-
-
 def _in_the_way(path: str) -> WantdError:
     return WantdError(
         Code.FORBIDDEN_PATH,
-        f"{show(path)} cannot be made: a file lies where a directory belongs, or a directory where a file does",
-        "two model ids claim the same name; rename one in the catalogue, or move what is in the way",
+        f"cannot create {show(path)}: a file is in the place of a directory, or a directory in the place of a file",
+        "move what is in the way, or rename one of two ids in the catalog that claim the same name",
     )

@@ -1,12 +1,14 @@
-"""What crashes and cancelled wants leave behind, and taking it away under the lock that guards it."""
+"""Removing what crashes and cancelled wants leave behind, under the lock that guards it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import time
 
 from agent.core.retention import Leftover
+from agent.disk import TEMP_PREFIX, remove_stale_temps
 from agent.errors import WantdError
 from agent.store.inventory import Inventory
 from agent.store.layout import STAGE, Layout
@@ -14,11 +16,11 @@ from agent.store.locks import Locks
 
 
 def leftovers(layout: Layout) -> list[Leftover]:
-    """All partials with the time of their last change, in seconds since the epoch."""
+    """All partials, with the time of their last change in seconds since the epoch."""
     found: dict[str, list[tuple[str, float]]] = {}
     with contextlib.suppress(OSError), os.scandir(layout.partial) as entries:
         for entry in entries:
-            if not entry.name.startswith(STAGE) and entry.is_file(follow_symlinks=False):
+            if not entry.name.startswith((STAGE, TEMP_PREFIX)) and entry.is_file(follow_symlinks=False):
                 key = entry.name.partition(".")[0]
                 found.setdefault(key, []).append((entry.path, entry.stat(follow_symlinks=False).st_mtime))
     return [
@@ -28,7 +30,7 @@ def leftovers(layout: Layout) -> list[Leftover]:
 
 
 def remove(leftover: Leftover, layout: Layout, locks: Locks) -> bool:
-    """Remove a partial unless somebody is at it now. True when it is gone."""
+    """Remove a partial, unless somebody is writing it. True when it is gone."""
     try:
         lock = locks.try_acquire(layout.file_lock(leftover.key))
     except WantdError:
@@ -49,8 +51,9 @@ def remove(leftover: Leftover, layout: Layout, locks: Locks) -> bool:
 def forget(key: str, layout: Layout, locks: Locks) -> None:
     """Remove the partial of a file that has just been published.
 
-    A hard link to it goes without the lock, which would cost more than everything else for a small file: whoever is
-    at it in this moment finds the bytes in the store. Any other partial may be half of what another job is writing.
+    One that is a hard link to the published file goes without the lock, which would cost more than the rest of the
+    work for a small file: a job that needs the bytes finds them in the store. Any other may be half of what another
+    job is writing.
     """
     paths = (layout.part(key), layout.journal(key))
     if _links(paths[0]) > 1:
@@ -62,28 +65,23 @@ def forget(key: str, layout: Layout, locks: Locks) -> None:
 
 
 def debris(layout: Layout, inventory: Inventory) -> list[Leftover]:
-    """What is of no use however young it is, for `remove` to take away under the partial's lock.
+    """Partials that are of no use however young they are, for `remove` to take away under their locks.
 
-    Temporary files of agents that died while they wrote one; and partials whose bytes are published, left by agents
-    that died between the two: they are links to the published file, or have the hash of one.
+    Their bytes are published: they are links to a published file, or have the hash of one. Agents leave them that die
+    between publishing a model and forgetting its partials.
     """
-    found = []
-    staging = any(name.startswith(STAGE) for name in _names(layout.partial))  # those are linked to partials as well
-    there = leftovers(layout)
-    if there:
+    if any(name.startswith(STAGE) for name in _names(layout.partial)):
+        return []  # the files of a stage are links to partials as well
+    partials = leftovers(layout)
+    if partials:
         inventory.refresh()
-    for leftover in there:
-        part = layout.part(leftover.key)
-        temporary = tuple(path for path in leftover.paths if path.endswith(".tmp"))
-        published = not staging and (_links(part) > 1 or inventory.find(leftover.key) is not None)
-        paths = leftover.paths if published else temporary
-        if paths:
-            found.append(Leftover(leftover.key, paths, leftover.changed_at))
-    return found
+    return [left for left in partials if _links(layout.part(left.key)) > 1 or inventory.find(left.key) is not None]
 
 
-def remove_stages(layout: Layout, locks: Locks) -> None:
-    """Remove stages of agents that died: those whose model nobody has locked."""
+def remove_unfinished(layout: Layout, locks: Locks) -> None:
+    """Remove what agents that died were writing: stages whose model nobody has locked, and temporary files."""
+    for folder in (layout.partial, layout.locks):
+        remove_stale_temps(folder, time.time())
     stages = [(f"{layout.locks}/{model}.lock", f"{layout.partial}/{name}") for name, model in _staged(layout)]
     stages += [(layout.model_lock(name), path) for name, path in layout.near_stages()]
     for lock_path, path in stages:
@@ -96,7 +94,7 @@ def remove_stages(layout: Layout, locks: Locks) -> None:
 
 
 def _staged(layout: Layout) -> list[tuple[str, str]]:
-    """The stages beside the partials, each with its model's name as the lock's has it."""
+    """The stages beside the partials, each with the name of its model's lock."""
     names = [name for name in _names(layout.partial) if name.startswith(STAGE)]
     return [(name, name.removeprefix(STAGE).rpartition("~")[0]) for name in names]
 

@@ -3,74 +3,70 @@
 from __future__ import annotations
 
 import base64
+import functools
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
+from agent.core.access import AddressCheck, Caller, ConnectionLost, PlainHttp, ProtocolError, Stalled
 from agent.core.names import show
+from agent.core.retry import CONNECT_S, IDLE_CONNECTION_S
 from agent.errors import WantdError
-from agent.net.address import AddressRule
 from agent.net.proxies import proxy_for
 from agent.net.redirect import DEFAULT_PORTS, Origin, origin
 from agent.transfer.tls import Stream, Tls
-from agent.transfer.wire import Broken, Connection, Refused, Stalled, reason
+from agent.transfer.wire import Connection, cut, reason
 
-CONNECT_S = 10.0  # seconds to connect to one address, and for the TLS handshake
-IDLE_S = 20.0  # seconds a connection is kept for the next request; nginx keeps 75, some CDNs no more than 30
 IDLE_MAX = 64  # connections kept in all
 
-# Called with each new socket before it is used, so that another thread can cut it off at any moment.
-Watch = Callable[[socket.socket], None]
-_Key = tuple[Origin, str | None, AddressRule]
+_Key = tuple[Origin, str | None, AddressCheck]
 
 
 class Dialer:
     """Makes and keeps connections for all lanes. Thread-safe. `environ` holds the proxy variables and SSL_CERT_FILE.
 
-    `rules` are those of sources that have one of their own, by name; `rule` holds for the others. A connection made
-    under one rule is never used under another: a private balancer must not open the private network to a public Hub.
+    A connection made under one rule is never used under another: a private balancer must not open the private network
+    to a public Hub.
     """
 
-    def __init__(
-        self, rule: AddressRule, environ: Mapping[str, str], rules: Mapping[str, AddressRule] | None = None
-    ) -> None:
-        self._rule = rule
-        self._rules = rules or {}
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._lock = threading.Lock()
         self._idle: list[tuple[_Key, Connection]] = []
         self._closed = False
         self._context: ssl.SSLContext | None = None
 
-    def connection(self, source: str, url: str, stall_s: float, watch: Watch, *, fresh: bool = False) -> Connection:
-        """A connection on which the source's URL can be asked for: a kept one, unless `fresh`, or a new one.
+    def connection(self, access: PlainHttp, caller: Caller, *, fresh: bool = False) -> Connection:
+        """A connection on which the URL can be asked for: a kept one, unless `fresh`, or a new one.
 
-        Raises `Broken`, `Stalled` and `Refused` as the wire does, and the `hub_protocol` of the address rule.
+        Raises `ConnectionLost`, `Stalled` and `ProtocolError` as the wire does, `Stopped`, and the `hub_protocol` of
+        the address rule.
         """
-        key = self._key(source, url)
+        key = self._key(access)
         while not fresh and (kept := self._pick(key)):
             try:
                 if kept.is_quiet():
-                    watch(kept.sock)
+                    caller.watch(functools.partial(cut, kept.sock))
                     return kept
             except BaseException:
                 kept.close()
                 raise
             kept.close()
-        return self._dial(*key, stall_s, watch)
+        return self._dial(*key, caller)
 
-    def keep(self, source: str, url: str, connection: Connection) -> None:
-        """Keep a connection whose last answer was read to its end; close it where it cannot be used again."""
+    def keep(self, access: PlainHttp, connection: Connection) -> None:
+        """Keep a connection whose last response was read to its end; close it where it cannot be used again."""
         if not connection.reusable:
             connection.close()
             return
         connection.idle_since = time.monotonic()
         with self._lock:
-            self._idle.append((self._key(source, url), connection))
-            dropped = [self._idle.pop(0)] if len(self._idle) > IDLE_MAX else []
+            self._idle.append((self._key(access), connection))
+            surplus = len(self._idle) if self._closed else max(len(self._idle) - IDLE_MAX, 0)
+            dropped, self._idle = self._idle[:surplus], self._idle[surplus:]
         for _, old in dropped:
             old.close()
 
@@ -82,12 +78,12 @@ class Dialer:
         for _, connection in idle:
             connection.close()
 
-    def _key(self, source: str, url: str) -> _Key:
-        return origin(url), proxy_for(url, self._environ), self._rules.get(source, self._rule)
+    def _key(self, access: PlainHttp) -> _Key:
+        return origin(access.url), proxy_for(access.url, self._environ), access.rule
 
     def _pick(self, wanted: _Key) -> Connection | None:
         """The kept connection to `wanted` that was used last; those that are kept too long are closed."""
-        limit = time.monotonic() - IDLE_S
+        limit = time.monotonic() - IDLE_CONNECTION_S
         with self._lock:
             old = [entry for entry in self._idle if entry[1].idle_since < limit]
             self._idle = [entry for entry in self._idle if entry[1].idle_since >= limit]
@@ -98,43 +94,44 @@ class Dialer:
             connection.close()
         return found[1] if found else None
 
-    def _dial(self, target: Origin, proxy: str | None, rule: AddressRule, stall_s: float, watch: Watch) -> Connection:
+    def _dial(self, target: Origin, proxy: str | None, rule: AddressCheck, caller: Caller) -> Connection:
+        stall_s, over_tls = caller.stall_s, target.scheme == "https"
         if proxy is None:
-            sock = self._connect(target.host, target.port, watch, rule)
-            return Connection(
-                sock, stall_s, tls=self._tls(sock, sock, target.host) if target.scheme == "https" else None
-            )
+            sock = self._connect(target.host, target.port, caller, rule)
+            return Connection(sock, stall_s, tls=self._tls(sock, sock, target.host) if over_tls else None)
         # The proxy is one that a person configured, whatever its address; what it resolves, we cannot see.
         rule.check_literal(target.host)
         parts = urlsplit(proxy)
         try:
             host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme.lower()]
         except ValueError:
-            raise Refused("the proxy variables do not hold a proxy's URL") from None
-        sock = self._connect(host, port, watch, None)
+            raise ProtocolError("the proxy variables do not hold a proxy's URL") from None
+        sock = self._connect(host, port, caller, None)
         below = self._tls(sock, sock, host) if parts.scheme.lower() == "https" else None
         authority = _authority(target)
         login = _login(parts.username, parts.password)
-        if target.scheme == "http":
+        if not over_tls:
             connection = Connection(sock, stall_s, f"http://{authority}", below)
             connection.extra_headers = login
             return connection
         try:
             head = Connection(sock, min(stall_s, CONNECT_S), tls=below).ask("CONNECT", authority, authority, login)
             if head.status != 200:
-                raise Broken(f"the proxy of the environment answered {head.status} to CONNECT")  # noqa: TRY301  closed below
+                raise ConnectionLost(f"the proxy of the environment answered {head.status} to CONNECT")  # noqa: TRY301  closed below
         except BaseException:
             sock.close()
             raise
         return Connection(sock, stall_s, tls=self._tls(sock, below or sock, target.host))
 
-    def _connect(self, host: str, port: int, watch: Watch, rule: AddressRule | None) -> socket.socket:
+    def _connect(self, host: str, port: int, caller: Caller, rule: AddressCheck | None) -> socket.socket:
         """Connect to the first address of the host that takes us, and that the rule allows."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise Broken(f"its name does not resolve: {getattr(error, 'strerror', None) or 'bad name'}") from None
-        failure: Exception = Broken("its name has no address")
+            raise ConnectionLost(
+                f"its name does not resolve: {getattr(error, 'strerror', None) or 'bad name'}"
+            ) from None
+        failure: Exception = ConnectionLost("its name has no address")
         for family, kind, proto, _, address in found:
             try:
                 if rule is not None:
@@ -144,13 +141,13 @@ class Dialer:
                 continue
             sock = socket.socket(family, kind, proto)
             try:
-                watch(sock)
+                caller.watch(functools.partial(cut, sock))
                 sock.settimeout(CONNECT_S)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
                 sock.close()
-                failure = Broken(f"no connection: {reason(error)}")
+                failure = ConnectionLost(f"no connection: {reason(error)}")
             except BaseException:
                 sock.close()
                 raise
@@ -169,7 +166,7 @@ class Dialer:
             raise Stalled(f"no TLS handshake within {CONNECT_S:g} s") from None
         except (OSError, ValueError) as error:
             sock.close()
-            raise Broken(reason(error)) from None
+            raise ConnectionLost(reason(error)) from None
         except BaseException:
             sock.close()
             raise
@@ -184,7 +181,7 @@ class Dialer:
                     try:
                         context.load_verify_locations(cafile=path)
                     except OSError as error:
-                        raise Broken(f"SSL_CERT_FILE ({show(path)}) cannot be used: {reason(error)}") from None
+                        raise ConnectionLost(f"SSL_CERT_FILE ({show(path)}) cannot be used: {reason(error)}") from None
                 self._context = context
             return self._context
 

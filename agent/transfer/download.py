@@ -1,7 +1,7 @@
-"""One file on its way: what the lanes bring, what went wrong, and the hash that follows behind.
+"""One file on its way: what the lanes have read of it, and what went wrong.
 
 Lanes (threads) take pieces from it and report back; the coroutine that runs the fetch sleeps until `wake` is called,
-which happens when the file is complete, hashed, or somebody has to decide what to do about a failure.
+which happens when the file is complete, hashed, or there is a failure to decide about.
 """
 
 from __future__ import annotations
@@ -11,20 +11,56 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 
 from agent.core.ranges import Grid, span_bytes
-from agent.core.remote import SMALL_MAX, Fetched, FetchRequest, Location
+from agent.core.remote import FetchRequest, Location
+from agent.core.retry import CROWDED_S, SLOW_AFTER_S, SPLIT_AFTER_S
 from agent.errors import WantdError
+from agent.transfer.failures import Failure, FailureKind
+from agent.transfer.following import Following
 from agent.transfer.journal import Identity
-from agent.transfer.partial import Partial, disk_errors
-from agent.transfer.pieces import Failure, Kind, Piece, Shape
+from agent.transfer.partial import Partial
+from agent.transfer.small import Outcome, is_small
 from agent.transfer.verify import READ_BYTES, Digest, checksum
 
-MOVED_BYTES = 64 * 1024  # a connection that brought less before it failed has not moved anything
-CAP_S = 15.0  # seconds for which a host that refused one more connection is not asked for one more
-FOLLOW_BYTES = 4 * 1024 * 1024  # the hash is woken for this much; less would be a wake-up for each granule
+MOVED_BYTES = 64 * 1024  # a connection that gave less before it failed has not moved anything
 SLOW_SHARE = 0.2  # of the median of its peers: below, a lane is replaced
-SPLIT_S = 1.0  # seconds a lane must still be busy before an idle one takes half of its rest
+
+
+class RequestShape(Enum):
+    """How a piece is asked for."""
+
+    RANGE = auto()  # some granules of many
+    STREAM = auto()  # the whole body from byte 0, where the server knows no ranges or the size is unknown
+    SMALL = auto()  # the whole body into one buffer (transfer/small.py)
+
+
+class Piece:
+    """Some granules of a file in the hands of one lane. `last` may be moved to the front by a split."""
+
+    def __init__(self, download: Download, shape: RequestShape, first: int, last: int, now: float) -> None:
+        assert download.location is not None  # noqa: S101  pieces are taken from located downloads only
+        self.download = download
+        self.shape = shape
+        self.index, self.last = first, last  # the granule in work, one behind the last
+        self.pos = 0  # offset in the file of the next byte
+        self.crc = 0  # of the bytes of the granule in work
+        self.received = 0
+        self.location: Location = download.location
+        self.generation = download.generation
+        self.started = now
+        self.stopped = False
+        self.mark = (now, 0)  # when the speed was last looked at, and `received` then
+        self.speed: float | None = None  # bytes per second between the last two marks
+
+    def look(self, now: float) -> float | None:
+        """The speed of the last `SLOW_AFTER_S` seconds or so, None while it is too early to tell."""
+        since, base = self.mark
+        if now - since >= SLOW_AFTER_S:
+            self.speed = (self.received - base) / (now - since)
+            self.mark = (now, self.received)
+        return self.speed
 
 
 class Download:
@@ -43,19 +79,16 @@ class Download:
         self.failure: Failure | None = None
         self.moved_at = 0.0
         self.written = 0  # bytes of granules since the fetch began
-        self.etag: str | None = None  # of the answers from this location
+        self.etag: str | None = None  # of the responses from this location
         self.ignore_etag = False
         self.partial: Partial | None = None
         self.grid: Grid | None = None
-        self.digest: Digest | None = None
         self.stream_bytes = 0  # of a body of unknown size, so far
-        self.small: tuple[Fetched, WantdError | None] | None = None
+        self.small: Outcome | None = None
         self.pieces: set[Piece] = set()
         self.speeds: deque[float] = deque(maxlen=32)
         self._ask_to_follow = follow
-        self._following = False
-        self._hashed = 0  # granules
-        self._unverified: dict[int, int] = {}
+        self._following = Following(self.lock, wake, request.part_path, request.git_sha1 is not None)
         self._tails: dict[int, tuple[int, int]] = {}  # granule -> offset and checksum of what a failed piece left
         self._cap: tuple[int, float] | None = None
         self._users = 0
@@ -64,8 +97,8 @@ class Download:
 
     @property
     def is_small(self) -> bool:
-        """Whether the file is brought in one piece, with no journal."""
-        return self.size is not None and self.size <= SMALL_MAX and self.partial is None
+        """Whether the file is fetched as a small one (transfer/small.py)."""
+        return is_small(self.size) and self.partial is None
 
     def begin(self, identity: Identity) -> None:
         """The size is known and the partial open: lay out the granules, those of the journal as there."""
@@ -76,9 +109,8 @@ class Download:
             claimed = range(self.grid.count) if self.partial.whole_without_journal else sorted(self.partial.sums)
             for index in claimed:
                 self.grid.mark(index)
-            self._unverified = dict(self.partial.sums)
+            self._following.begin(self.grid, self.partial, self.partial.sums)
             self._tails.clear()
-            self._rewind()
         self._follow_if_due()
 
     def go(self, location: Location) -> None:
@@ -87,7 +119,7 @@ class Download:
             if location is not self.location:
                 self.generation += 1
                 self.single = not location.ranges
-                if self.request.sha256 or self.request.git_sha1 or _same(self.location, location):
+                if self.request.has_hash or _same(self.location, location):
                     self.etag = None
             self.location = location
             self.failure = None
@@ -104,9 +136,9 @@ class Download:
     def forget(self) -> None:
         """What was taken for the file's size is wrong: nothing is known any more. No lane may be at work."""
         with self.lock:
-            self.size = self.grid = self.digest = None
+            self.size = self.grid = None
             self.etag = None
-            self._unverified.clear()
+            self._following.forget()
             self._tails.clear()
 
     def lose(self, indexes: list[int]) -> None:
@@ -116,7 +148,7 @@ class Download:
         with self.lock:
             for index in indexes:
                 self.grid.lose(index)
-            self._rewind()
+            self._following.rewind()
         self._follow_if_due()
 
     def bad_granules(self) -> list[int]:
@@ -133,7 +165,7 @@ class Download:
     def close(self) -> None:
         """Nothing more is wanted. The files are closed when the last lane has left."""
         with self.lock:
-            self.closed = self.paused = True
+            self.closed = self.paused = self._following.closed = True
             self._users += 1
         self.leave()
 
@@ -158,7 +190,7 @@ class Download:
 
     @property
     def left(self) -> bool:
-        """Whether it is closed and nobody uses its files."""
+        """Whether it is closed and no thread uses its files."""
         return self.closed and self._users == 0
 
     def take(self, lanes: int, rate: float | None) -> Piece | None:
@@ -171,24 +203,24 @@ class Download:
             if span is None:
                 return None
             piece = Piece(self, shape, *span, now)
-            if self.grid is not None and shape is Shape.RANGE:
+            if self.grid is not None and shape is RequestShape.RANGE:
                 piece.pos, piece.crc = self._tails.pop(piece.index, (self.grid.start(piece.index), 0))
             self.pieces.add(piece)
             self._users += 1
             return piece
 
     def split(self, victim: Piece) -> Piece | None:
-        """Half of what the piece has still to bring, for an idle lane; None where that is not worth a request."""
+        """Half of the rest of the piece, for an idle lane; None where that is not worth a request."""
         now = time.monotonic()
         with self.lock:
             left = victim.last - victim.index
-            if self.paused or self.grid is None or victim.shape is not Shape.RANGE or left < 3 or victim.stopped:
+            if self.paused or self.grid is None or victim.shape is not RequestShape.RANGE or left < 3 or victim.stopped:
                 return None
             seconds = max(now - victim.started, 1e-3)
-            if not victim.received or left * self.grid.granule * seconds / victim.received < SPLIT_S:
+            if not victim.received or left * self.grid.granule * seconds / victim.received < SPLIT_AFTER_S:
                 return None
             last, victim.last = victim.last, victim.last - left // 2
-            piece = Piece(self, Shape.RANGE, victim.last, last, now)
+            piece = Piece(self, RequestShape.RANGE, victim.last, last, now)
             piece.pos = self.grid.start(piece.index)
             self.pieces.add(piece)
             self._users += 1
@@ -211,14 +243,14 @@ class Download:
         now = time.monotonic()
         with self.lock:
             self.pieces.discard(piece)
-            if piece.shape is not Shape.SMALL and self.grid is not None:
+            if piece.shape is not RequestShape.SMALL and self.grid is not None:
                 self._give_back(piece)
-            moved = self.moved_at > piece.started  # of a stream only what was missing counts, or it restarts for ever
-            if piece.shape is Shape.RANGE and piece.received >= MOVED_BYTES:
+            moved = self.moved_at > piece.started  # of a stream only what was missing counts, or it restarts endlessly
+            if piece.shape is RequestShape.RANGE and piece.received >= MOVED_BYTES:
                 moved, self.moved_at = True, now
                 self.speeds.append(piece.received / max(now - piece.started, 1e-3))
             if failure and not self.closed and not piece.stopped and self._matters(piece, failure, moved, now):
-                if self.failure is None or failure.kind is Kind.FATAL:
+                if self.failure is None or failure.kind is FailureKind.FATAL:
                     self.failure = failure
                 self.paused = True
             tell = self.paused or self.small is not None
@@ -226,20 +258,17 @@ class Download:
         if tell:
             self.wake()
 
-    def complete(self, small: tuple[Fetched, WantdError | None]) -> None:
-        """A small file came whole; the fetch is told when the lane settles the piece."""
+    def complete(self, small: Outcome) -> None:
+        """A small file came whole; the fetch learns of it when the lane settles the piece."""
         self.small = small
         self.moved_at = time.monotonic()
 
     def follow(self) -> None:
         """Hash what is there without a gap; runs in a thread, one at a time."""
-        buffer = memoryview(bytearray(READ_BYTES))
         try:
-            with disk_errors(self.request.part_path):
-                while self._follow_granule(buffer):
-                    pass
+            self._following.run()
         except WantdError as error:
-            self.fail(Failure(Kind.FATAL, error))
+            self.fail(Failure(FailureKind.FATAL, error))
         self.leave()
 
     def fail(self, failure: Failure) -> None:
@@ -268,10 +297,10 @@ class Download:
             return self.grid is not None and self.grid.complete
 
     @property
-    def hashed(self) -> bool:
-        """Whether the hash has reached the end of the file."""
+    def digest(self) -> Digest | None:
+        """The hash of the complete file; None while it has not reached the end."""
         with self.lock:
-            return self.grid is not None and self.grid.complete and self._hashed == self.grid.count
+            return self._following.digest if self._following.is_done else None
 
     def slow_pieces(self, now: float) -> list[Piece]:
         """Pieces far slower than their peers, or, when they are alone, than those before them were."""
@@ -290,88 +319,47 @@ class Download:
 
     # -- below: with the lock held ------------------------------------------------------------------------------
 
-    def _next_span(self, lanes: int, rate: float | None, now: float) -> tuple[Shape, tuple[int, int] | None]:
+    def _next_span(self, lanes: int, rate: float | None, now: float) -> tuple[RequestShape, tuple[int, int] | None]:
         if self.is_small or self.grid is None:
-            shape = Shape.SMALL if self.is_small else Shape.STREAM
+            shape = RequestShape.SMALL if self.is_small else RequestShape.STREAM
             return shape, None if self.pieces or self.small else (0, 0)
         if self.single:
-            return Shape.STREAM, None if self.pieces else self.grid.take_all()
+            return RequestShape.STREAM, None if self.pieces else self.grid.take_all()
         if self._cap and now < self._cap[1] and len(self.pieces) >= self._cap[0]:
-            return Shape.RANGE, None
-        return Shape.RANGE, self.grid.take(span_bytes(self.grid.untaken_bytes, lanes, rate))
+            return RequestShape.RANGE, None
+        return RequestShape.RANGE, self.grid.take(span_bytes(self.grid.untaken_bytes, lanes, rate))
 
     def _give_back(self, piece: Piece) -> None:
         assert self.grid is not None  # noqa: S101  the caller looked
-        if piece.shape is Shape.RANGE and piece.index < piece.last and piece.pos > self.grid.start(piece.index):
+        if piece.shape is RequestShape.RANGE and piece.index < piece.last and piece.pos > self.grid.start(piece.index):
             self._tails[piece.index] = (piece.pos, piece.crc)
-        self.grid.give_back(0 if piece.shape is Shape.STREAM else piece.index, piece.last)
+        self.grid.give_back(0 if piece.shape is RequestShape.STREAM else piece.index, piece.last)
 
     def _matters(self, piece: Piece, failure: Failure, moved: bool, now: float) -> bool:
         """Whether the fetch has to decide; if not, the granules that were given back are simply taken again."""
-        if failure.kind is Kind.FATAL:
+        if failure.kind is FailureKind.FATAL:
             return True
         if piece.generation != self.generation:
             return False
-        if failure.kind is Kind.PASSING and moved and not self.single:
+        if failure.kind is FailureKind.PASSING and moved and not self.single:
             return False
-        if failure.kind is Kind.PASSING and any(other.received for other in self.pieces):
-            self._cap = (len(self.pieces), now + CAP_S)  # the others move: this was one connection too many
+        if failure.kind is FailureKind.PASSING and any(other.received for other in self.pieces):
+            self._cap = (len(self.pieces), now + CROWDED_S)  # the others move: this was one connection too many
             return False
         return True
-
-    def _rewind(self) -> None:
-        self.digest = Digest(self.size, self.request.git_sha1 is not None)
-        self._hashed = 0
 
     def _span(self, index: int) -> tuple[int, int]:
         assert self.grid is not None  # noqa: S101  called with a grid
         return self.grid.start(index), self.grid.end(index)
 
-    # -- the hash that follows ----------------------------------------------------------------------------------
+    # -- without the lock ---------------------------------------------------------------------------------------
 
     def _follow_if_due(self) -> None:
         with self.lock:
-            if self.grid is None or self._following or self.closed:
+            if not self._following.start():
                 return
-            behind = (self.grid.front - self._hashed) * self.grid.granule
-            if behind < FOLLOW_BYTES and not self.grid.complete:
-                return
-            self._following = True
             self._users += 1
         self._ask_to_follow(self)
-
-    def _follow_granule(self, buffer: memoryview) -> bool:
-        """Hash the next granules: one that has to be proved, or several fresh ones. False when there are none now."""
-        with self.lock:
-            index, digest, grid, partial = self._hashed, self.digest, self.grid, self.partial
-            if self.closed or digest is None or grid is None or partial is None or index >= grid.front:
-                self._following = False
-                if grid is not None and grid.complete:
-                    self.wake()
-                return False
-            wanted = self._unverified.pop(index, None)
-            behind = index + 1
-            if wanted is None:
-                most = min(grid.front, index + max(FOLLOW_BYTES // grid.granule, 1))
-                behind = next((n for n in range(behind, most) if n in self._unverified), max(most, behind))
-            start, end = grid.start(index), grid.end(behind - 1)
-        before = digest.copy() if wanted is not None else None
-        found = checksum(partial.fd, start, end, buffer, digest, summed=wanted is not None)
-        with self.lock:
-            if digest is not self.digest:
-                return True  # it was rewound meanwhile
-            if found is not None and (wanted is None or found == wanted):
-                self._hashed = behind
-                return True
-            for lost in range(index, behind):
-                grid.lose(lost)
-            if before is not None:
-                self.digest = before
-            else:  # somebody has cut the file: what was hashed of these granules cannot be taken back
-                self._rewind()
-        partial.drop(range(index, behind))
-        self.wake()
-        return True
 
 
 def _same(old: Location | None, new: Location) -> bool:

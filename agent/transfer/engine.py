@@ -1,16 +1,18 @@
-"""The transfer engine: brings files to disk over as many connections as help, verified on the way.
+"""The transfer engine: downloads files over as many connections as help, verified on the way.
 
 `Engine` implements the `Transfer` of `agent.core.ports`. How the parts hang together:
 
-    engine    the parts put together, progress, the clock
-    fetch     a coroutine for each fetch: what to do next, above all about failures
-    download  the state of one file: granules, pieces, the hash that follows
-    pieces    what one lane has in hands, and why it did not come
-    lanes     the threads, shared by all fetches, and who gets the next one
-    reader    one piece over one connection (and why these are threads); answers checks what came
-    dial      connections: addresses, proxies, reuse             wire    HTTP/1.1 on a socket, or on tls
-    partial   the part file                                      journal what is there of it
-    verify    the hashes                                         rate    the cap, the number of connections
+    engine     the parts put together, progress, the clock
+    fetch      a coroutine for each fetch: what to do next, above all about failures
+    download   the state of one file: granules, pieces          following  the hash behind the lanes
+    lanes      the threads, shared by all fetches, and who gets the next one
+    reader     one piece from one location (and why these are threads)
+    checks     whether it is what was asked for                 failures   what went wrong, and what to do about it
+    http       plain HTTP; other ways to bytes come with their location (`agent.core.access`)
+    dial       connections: addresses, proxies, reuse           wire, tls  HTTP/1.1 and TLS on a socket
+    partial    the part file                                    journal    what is there of it
+    small      all that is different about small files
+    verify     the hashes                                       rate       the cap, the number of connections
 """
 
 from __future__ import annotations
@@ -24,21 +26,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from agent.config import Transfer as TransferConfig
 from agent.core.remote import Fetched, FetchRequest, Locate, OnBytes
-from agent.core.retry import Backoff
+from agent.core.retry import CLOSE_S, FETCH_FAILURES, LEAVE_S, TICK_S, Backoff
 from agent.errors import WantdError
-from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
-from agent.transfer.dial import Dialer
 from agent.transfer.download import Download
-from agent.transfer.fetch import ATTEMPTS, Fetch
+from agent.transfer.failures import Failure, FailureKind
+from agent.transfer.fetch import Fetch
+from agent.transfer.http import HttpTransport
 from agent.transfer.lanes import Lanes
-from agent.transfer.pieces import Failure, Kind
 from agent.transfer.rate import Bucket, Processors
 from agent.transfer.reader import Reader
 
-TICK_S = 0.2  # progress is told, lanes are looked after
-LEAVE_S = 0.5  # seconds a cancelled fetch waits for its lanes
-CLOSE_S = 2.0  # seconds `close` waits for threads; one may sit in a look-up of a name
 FLUSH_BYTES = 256 * 1024 * 1024  # written bytes, of all files together, after which the disk is made to start
 WORKERS = max(2, min(4, os.cpu_count() or 2))  # threads for hashing and for the disk, each
 
@@ -46,37 +44,30 @@ WORKERS = max(2, min(4, os.cpu_count() or 2))  # threads for hashing and for the
 class Engine:
     """Implements `Transfer`. To be used on one event loop; closed with `close`.
 
-    `environ` holds the proxy variables and SSL_CERT_FILE; `chance` gives numbers in [0, 1) for the jitter; `rules` are
-    the address rules of sources that have one of their own, by name, where `rule` does not hold.
+    `config` gives the `[transfer]` section in force, which is followed with every tick and every request. `environ`
+    holds the proxy variables and SSL_CERT_FILE; `chance` gives numbers in [0, 1) for the jitter.
     """
 
     def __init__(
         self,
-        config: TransferConfig,
-        rule: AddressRule,
+        config: Callable[[], TransferConfig],
         budgets: HostBudgets,
         environ: Mapping[str, str],
         chance: Callable[[], float] = random.random,
-        rules: Mapping[str, AddressRule] | None = None,
     ) -> None:
         self._config = config
         self._chance = chance
-        self._bucket = Bucket(config.max_rate)
-        self._dialer = Dialer(rule, environ, rules)
-        self._reader = Reader(self._dialer, budgets, self._bucket, config.stall_timeout_s)
-        self._lanes = Lanes(self._reader, config.connections)
+        self._bucket = Bucket(config().max_rate)
+        self._http = HttpTransport(budgets, environ)
+        self._lanes = Lanes(
+            Reader(self._http, self._bucket, lambda: config().stall_timeout_s),
+            config().connections,
+        )
         self._hashing = ThreadPoolExecutor(WORKERS, "hash")
         self._disk = ThreadPoolExecutor(WORKERS, "disk")
         self._reports: dict[Download, _Report] = {}
         self._flushing: Future[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
-
-    def reconfigure(self, config: TransferConfig) -> None:
-        """Take over another configuration; what is on its way goes on under it."""
-        self._config = config
-        self._bucket.reconfigure(config.max_rate)
-        self._lanes.tuner.reconfigure(config.connections)
-        self._reader.stall_s = config.stall_timeout_s
 
     async def close(self) -> None:
         """Stop every connection and thread. Fetches should be cancelled before."""
@@ -85,7 +76,7 @@ class Engine:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticker
         await asyncio.to_thread(self._lanes.close, CLOSE_S)
-        self._dialer.close()
+        self._http.close()
         self._hashing.shutdown(wait=False, cancel_futures=True)
         self._disk.shutdown(wait=False, cancel_futures=True)
 
@@ -95,14 +86,16 @@ class Engine:
         changed = asyncio.Event()
 
         def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            with contextlib.suppress(RuntimeError):  # the loop is closed: there is no fetch left to wake
                 loop.call_soon_threadsafe(changed.set)
 
         download = Download(request, wake, lambda d: _ignore(self._hashing.submit(d.follow)))
-        backoff = Backoff(self._config.retry_min_s, self._config.retry_max_s, ATTEMPTS)
+        config = self._config()
+        backoff = Backoff(config.retry_min_s, config.retry_max_s, FETCH_FAILURES)
         fetch = Fetch(download, locate, changed, self._lanes, self._disk, backoff, self._chance)
         report = self._reports[download] = _Report(download, on_bytes)
         if self._ticker is None or self._ticker.done():
+            self._follow_config()
             self._ticker = loop.create_task(self._tick(), name="transfer-ticker")
         try:
             fetched = await fetch.run()
@@ -116,7 +109,7 @@ class Engine:
         """Stop the lanes of a fetch that ends, however it ends, and wait for them within reason."""
         download.close()
         self._lanes.stop(download)
-        with contextlib.suppress(TimeoutError):  # whoever leaves last closes the files
+        with contextlib.suppress(TimeoutError):  # the last to leave closes the files
             async with asyncio.timeout(LEAVE_S):
                 while not download.left:
                     changed.clear()
@@ -127,10 +120,17 @@ class Engine:
         processors = Processors(len(os.sched_getaffinity(0)))
         while self._reports:
             await asyncio.sleep(TICK_S)
+            self._follow_config()
             self._lanes.tick(processors.crowded(self._lanes.tuner.target))
             for report in list(self._reports.values()):
                 report.look()
             self._flush_early()
+
+    def _follow_config(self) -> None:
+        """What is on its way goes on under the cap and the number of connections that are configured now."""
+        config = self._config()
+        self._bucket.set_rate(config.max_rate)
+        self._lanes.tuner.set_limit(config.connections)
 
     def _flush_early(self) -> None:
         """Make the disk start, so that the last syncs are short."""
@@ -144,7 +144,7 @@ class Engine:
 
 
 class _Report:
-    """Tells how far one download is, and knows how much of it the disk was not yet told to take."""
+    """Reports how far one download is, and knows how much of it was not yet flushed."""
 
     def __init__(self, download: Download, on_bytes: OnBytes) -> None:
         self._download = download
@@ -177,10 +177,10 @@ def _flush(downloads: Sequence[Download]) -> None:
             if download.partial is not None:
                 download.partial.sync()
         except WantdError as error:
-            download.fail(Failure(Kind.FATAL, error))
+            download.fail(Failure(FailureKind.FATAL, error))
         finally:
             download.leave()
 
 
 def _ignore(_: object) -> None:
-    """The future's result is told by other ways."""
+    """The result of the future is reported in other ways."""

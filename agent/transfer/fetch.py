@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,22 +10,25 @@ from typing import TypeVar
 
 from agent.core.names import show
 from agent.core.remote import Fetched, FetchRequest, Locate, Location
-from agent.core.retry import Backoff
+from agent.core.retry import (
+    DISK_MISMATCHES,
+    FETCH_BUDGET_S,
+    FETCH_REFUSALS,
+    FILE_CHANGES,
+    HASH_MISMATCHES,
+    PARTIAL_POLL_S,
+    PARTIAL_WAIT_S,
+    Backoff,
+)
 from agent.errors import Code, WantdError
+from agent.transfer import small
 from agent.transfer.download import Download
+from agent.transfer.failures import Failure, FailureKind
 from agent.transfer.lanes import Lanes
 from agent.transfer.partial import Partial
-from agent.transfer.pieces import Failure, Kind
-from agent.transfer.verify import READ_BYTES, Digest, checksum, mismatch
+from agent.transfer.verify import mismatch
 
-ATTEMPTS = 5  # failures in a row without progress before the job parks: with waits of 1 to 16 s half a minute
-REFUSALS = 3  # answers in a row that cannot be used, each from a fresh location, before it is final
-RATE_WAIT_S = 20.0  # a host's budget is waited for here up to this long; above, the job parks and gives its place away
-RESTARTS = 3  # times a file may change while it is fetched
-BAD_DISKS = 2  # times granules are fetched again that the disk gave back otherwise than they were written
-BUSY_S = 0.25  # seconds between looks at a partial that another fetch holds
-BUSY_MAX_S = 300.0  # seconds of that before the job parks; the same patience as for a lock (SPEC section 6)
-PARTIAL = "partial"  # the source of a file that was complete before anybody was asked
+PARTIAL = "partial"  # the source of a file that was complete before any source was asked
 
 T = TypeVar("T")
 
@@ -52,22 +54,20 @@ class Fetch:
         self._disk = disk
         self._backoff = backoff
         self._chance = chance
-        self._hash_known = bool(download.request.sha256 or download.request.git_sha1)
         self._failed_at = 0.0
-        self._attempt = self._refusals = self._restarts = self._mismatches = self._bad_disks = 0
+        self._attempt = self._refusals = self._restarts = self._mismatches = self._disk_mismatches = 0
         self._syncing: asyncio.Future[None] | None = None
         self._reserving: asyncio.Future[None] | None = None
 
     async def run(self) -> Fetched:
-        """Bring the file. Raises what `Transfer.fetch` raises."""
+        """Fetch the file. Raises what `Transfer.fetch` raises."""
         download = self._download
         location = None
-        if not self._hash_known or download.size is None:  # only the source can tell whether a partial is of this file
+        # Only the source can tell whether a partial is of this file.
+        if not self._request.has_hash or download.size is None:
             location = await self._place(None)
         if download.is_small:
-            # Most are not there, and a hop to a thread costs far more than the look.
-            there = self._hash_known and os.path.lexists(self._request.part_path)
-            if there and (done := await self._run(self._small_there)):
+            if done := await self._find_small():
                 return done
         else:
             await self._open(location.etag if location else None)
@@ -79,7 +79,7 @@ class Fetch:
             if failure is not None:
                 await self._mend(failure)
             elif download.small is not None:
-                if fetched := await self._end_small(*download.small):
+                if fetched := await self._end_small(download.small):
                     return fetched
             elif download.all_there:
                 if fetched := await self._end():
@@ -95,15 +95,15 @@ class Fetch:
     async def _open(self, etag: str | None) -> None:
         """Open the partial, waiting while another fetch holds it, and take over what it has."""
         download = self._download
-        deadline = time.monotonic() + BUSY_MAX_S
+        deadline = time.monotonic() + PARTIAL_WAIT_S
         while not await self._run(self._try_open):
             if time.monotonic() > deadline:
                 raise WantdError(
                     Code.LOCK_TIMEOUT,
-                    f"another process has been writing {show(self._request.part_path)} for {BUSY_MAX_S:.0f} s",
-                    "see with `fuser` which one; wantd goes on by itself when it is through",
+                    f"another process has held {show(self._request.part_path)} for {PARTIAL_WAIT_S:.0f} s",
+                    "see with `fuser` which process it is; wantd goes on when that has finished",
                 )
-            await asyncio.sleep(BUSY_S)
+            await asyncio.sleep(PARTIAL_POLL_S)
         if download.size is not None:
             size = download.size
             await self._run(lambda: download.begin(self._partial.resume(size, etag)))
@@ -115,7 +115,7 @@ class Fetch:
         try:
             self._partial.reserve(lambda: not self._download.closed)
         except WantdError as error:
-            self._download.fail(Failure(Kind.FATAL, error))
+            self._download.fail(Failure(FailureKind.FATAL, error))
 
     def _try_open(self) -> bool:
         partial = Partial.open(self._request)
@@ -123,30 +123,17 @@ class Fetch:
             self._download.adopt(partial)
         return partial is not None
 
-    def _small_there(self) -> Fetched | None:
-        """A small file that is on disk already, whole and right."""
+    async def _find_small(self) -> Fetched | None:
+        """The small file that is on disk already, whole and right; None otherwise."""
         request = self._request
-        size = request.size or 0
-        try:
-            fd = os.open(request.part_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        if not small.is_worth_a_look(request):
             return None
-        try:
-            digest = Digest(size, request.git_sha1 is not None)
-            if os.fstat(fd).st_size != size:
-                return None
-            if checksum(fd, 0, size, memoryview(bytearray(READ_BYTES)), digest) is None:
-                return None
-            return None if mismatch(request, digest) else Fetched(size, digest.sha256, True, PARTIAL)
-        except OSError:
-            return None  # cannot be read: it is fetched anew, and the write tells what is wrong
-        finally:
-            os.close(fd)
+        return await self._run(lambda: small.find(request, self._download.size or 0, PARTIAL))
 
     async def _place(self, failed: WantdError | None) -> Location:
-        """Ask where the file is; a place that has another file is no place."""
+        """Ask where the file is. A location with another file is refused, and the source asked again."""
         request = self._request
-        for _ in range(REFUSALS):
+        for _ in range(FETCH_REFUSALS):
             location = await self._locate(failed)
             other = _other_file(request, location)
             if other is None:
@@ -155,8 +142,8 @@ class Fetch:
                 return location
             failed = WantdError(
                 Code.HUB_PROTOCOL,
-                f"{show(location.source)} has {other}",
-                "the source is out of date or wrong; leave it out, or ask whoever runs it",
+                f"{show(location.source)} has another file: {other}",
+                "remove that source from the configuration, or report it to its operator",
                 file=request.label,
             )
         assert failed is not None  # noqa: S101  the loop ran
@@ -171,34 +158,35 @@ class Fetch:
     async def _mend(self, failure: Failure) -> None:
         """Decide about a failure; raises its error when trying again is no use now."""
         download, error = self._download, failure.error
-        if failure.kind is Kind.FATAL:
+        if failure.kind is FailureKind.FATAL:
             raise error
         if download.moved_at > self._failed_at:
             self._attempt = self._refusals = 0
         self._failed_at = time.monotonic()
-        if failure.kind is Kind.CHANGED:
+        if failure.kind is FailureKind.CHANGED:
             await self._restart_changed(error)
             return
         if not error.retryable:
             self._refusals += 1
-            if self._refusals >= REFUSALS:
+            if self._refusals >= FETCH_REFUSALS:
                 raise error
             self._go(await self._place(error))
             return
         self._attempt += 1
         delay = self._backoff.delay(self._attempt, error, self._chance())
-        if delay is None or failure.wait_s > RATE_WAIT_S:
+        if delay is None or failure.wait_s > FETCH_BUDGET_S:
             raise error
         same = download.location
-        if failure.kind is not Kind.RELOCATE or self._attempt > 1:
+        if failure.kind is not FailureKind.RELOCATE or self._attempt > 1:
             await asyncio.sleep(delay)
-        keep = failure.kind is Kind.RATE or (failure.kind is Kind.PASSING and self._attempt == 1)
-        blind = not self._hash_known and download.grid is not None  # nothing could tell that two versions were mixed
+        keep = failure.kind is FailureKind.RATE or (failure.kind is FailureKind.PASSING and self._attempt == 1)
+        # Nothing could tell in the end that two versions were mixed.
+        blind = not self._request.has_hash and download.grid is not None
         keep = keep and not (blind and (same is None or same.etag is None))
         location = same if keep and same is not None else await self._place(error)
         if blind and not _same_version(same, location):
             self._restarts += 1
-            if self._restarts > RESTARTS:
+            if self._restarts > FILE_CHANGES:
                 raise error
             await self._restart()
         self._go(location)
@@ -207,9 +195,9 @@ class Fetch:
         """The server has another version now: none of the old bytes may meet the new ones."""
         download = self._download
         self._restarts += 1
-        if self._hash_known and self._restarts > 1:
+        if self._request.has_hash and self._restarts > 1:
             download.ignore_etag = True  # the hash decides in the end; this server's ETags mean nothing
-        elif self._restarts > RESTARTS:
+        elif self._restarts > FILE_CHANGES:
             raise error
         await self._restart(forget=self._request.size is None)
         location = await self._place(error)
@@ -236,14 +224,15 @@ class Fetch:
 
     # -- ending -------------------------------------------------------------------------------------------------
 
-    async def _end_small(self, fetched: Fetched, wrong: WantdError | None) -> Fetched | None:
-        if wrong is None:
-            return fetched
+    async def _end_small(self, outcome: small.Outcome) -> Fetched | None:
+        """A small file came whole: judge. None when it is fetched again."""
+        if outcome.wrong is None:
+            return outcome.fetched
         self._mismatches += 1
-        if self._mismatches > 1:
-            raise wrong
+        if self._mismatches >= HASH_MISMATCHES:
+            raise outcome.wrong
         self._download.small = None
-        self._go(await self._place(wrong))
+        self._go(await self._place(outcome.wrong))
         return None
 
     async def _end(self) -> Fetched | None:
@@ -251,11 +240,12 @@ class Fetch:
         download = self._download
         if self._syncing is None:
             self._syncing = self._beside(self._partial.sync)
-        if not download.hashed or download.digest is None or download.size is None:
+        digest = download.digest
+        if digest is None or download.size is None:
             return None
         await self._syncing
         self._syncing = None
-        wrong = mismatch(self._request, download.digest)
+        wrong = mismatch(self._request, digest)
         if wrong is not None:
             await self._mend_mismatch(wrong)
             return None
@@ -263,7 +253,7 @@ class Fetch:
         await self._run(self._partial.finish)
         location = download.location
         source = location.source if location else self._partial.source or PARTIAL
-        return Fetched(download.size, download.digest.sha256, self._hash_known, source)
+        return Fetched(download.size, digest.sha256, self._request.has_hash, source)
 
     async def _mend_mismatch(self, wrong: WantdError) -> None:
         """Find out what is bad: a finished partial that was none, the disk, or what the server sent."""
@@ -273,13 +263,13 @@ class Fetch:
             self._changed.set()
             return
         bad = await self._run(download.bad_granules)
-        if bad and self._bad_disks < BAD_DISKS:
-            self._bad_disks += 1
+        if bad and self._disk_mismatches < DISK_MISMATCHES:
+            self._disk_mismatches += 1
             await self._run(lambda: download.lose(bad))
             self._changed.set()
             return
         self._mismatches += 1
-        if self._mismatches > 1:
+        if self._mismatches >= HASH_MISMATCHES:
             await self._run(self._partial.discard)
             raise wrong
         await self._restart()
@@ -293,7 +283,7 @@ class Fetch:
         return self._download.partial
 
     def _beside(self, work: Callable[[], None]) -> asyncio.Future[None]:
-        """Start blocking work; whoever awaits the future gets its error, and nobody has to."""
+        """Start blocking work. Its error is raised where the future is awaited, which need not happen."""
         future = asyncio.ensure_future(self._run(work))
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         return future
@@ -316,9 +306,9 @@ class Fetch:
 def _other_file(request: FetchRequest, location: Location) -> str | None:
     """What the location announces in place of the file that is wanted; None where nothing contradicts."""
     if request.size is not None and location.size not in (None, request.size):
-        return f"{location.size} bytes of {show(request.label)}, expected {request.size}"
+        return f"{show(request.label)} with {location.size} bytes, expected {request.size}"
     if request.sha256 and location.sha256 and location.sha256.lower() != request.sha256.lower():
-        return f"a {show(request.label)} with SHA-256 {location.sha256}, expected {request.sha256}"
+        return f"{show(request.label)} with SHA-256 {location.sha256}, expected {request.sha256}"
     return None
 
 

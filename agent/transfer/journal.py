@@ -1,9 +1,9 @@
-"""The journal of a partial file: JSON Lines. The first line says which file this is:
+"""The journal of a partial file, as JSON Lines. The first line identifies the file:
 
     {"version":1,"size":4294967296,"granule":1048576,"sha256":"…","git_sha1":null,"etag":null,"source":"hub"}
 
-and each line after it that a granule is there, with the CRC-32 of its bytes: `[17,3405691582]`, or that it turned
-out bad: `[17,null]`. The last line about a granule counts, a line that is none is skipped.
+and each of the others claims that a granule is there, with the CRC-32 of its bytes: `[17,3405691582]`, or takes the
+claim back: `[17,null]`. The last line about a granule counts; a line that cannot be parsed is skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LINE_MAX = 40  # bytes; two integers
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which file the bytes belong to. Equal content is decided by hash where one is known, else by ETag."""
+    """The file that the bytes belong to, sizes in bytes. Content is compared by hash if one is known, else by ETag."""
 
     size: int
     granule: int
@@ -34,7 +34,7 @@ class Identity:
     source: str | None = None
 
     def continues(self, old: Identity) -> bool:
-        """Whether bytes journaled under `old` are bytes of this file."""
+        """Whether bytes claimed under `old` are bytes of this file."""
         if (self.size, self.granule) != (old.size, old.granule):
             return False
         if self.sha256 or self.git_sha1:
@@ -43,9 +43,9 @@ class Identity:
 
 
 def parse_journal(data: bytes, part_size: int) -> tuple[Identity, dict[int, int]] | None:
-    """Whatever bytes a crash left, as an identity and checksums by granule; None when there is no header.
+    """Parse any bytes that a crash may have left: the identity, and the checksums by granule. None without a header.
 
-    Total: never raises. No claim reaches past `part_size`, the length in bytes of the part file.
+    Never raises. No claim reaches past `part_size`, the length of the part file in bytes.
     """
     header, _, rest = data.partition(b"\n")
     identity = _parse_header(header)
@@ -53,9 +53,9 @@ def parse_journal(data: bytes, part_size: int) -> tuple[Identity, dict[int, int]
         return None
     sums: dict[int, int] = {}
     size, granule = identity.size, identity.granule
-    # By arithmetic alone: a grid would cost memory in proportion to a size that a damaged header claims.
+    # By arithmetic alone: a grid takes memory in proportion to the size that a damaged header claims.
     claimable = -(-size // granule) if size <= part_size else part_size // granule
-    whole = rest[: rest.rfind(b"\n") + 1]  # a last line without its end is torn
+    whole = rest[: rest.rfind(b"\n") + 1]  # a last line without its newline is torn
     for line in whole.splitlines():
         entry = _loads(line, LINE_MAX)
         if not (isinstance(entry, list) and len(entry) == 2):
@@ -69,7 +69,7 @@ def parse_journal(data: bytes, part_size: int) -> tuple[Identity, dict[int, int]
 
 
 def journal(identity: Identity, sums: Mapping[int, int]) -> bytes:
-    """A whole journal: what is there of the file, with its checksums by granule."""
+    """The bytes of a journal with these claims: checksums by granule."""
     lines = [orjson.dumps({"version": VERSION, **asdict(identity)})]
     lines += [b"[%d,%d]" % entry for entry in sums.items()]
     return b"\n".join(lines) + b"\n"
@@ -89,7 +89,7 @@ def _parse_header(line: bytes) -> Identity | None:
 
 
 def _integer(value: object) -> int:
-    """The value, where it is a number without fraction; -1, which nothing here may be, otherwise."""
+    """The value if it is an integer, else -1, which no number in a journal may be."""
     return value if isinstance(value, int) and not isinstance(value, bool) else -1
 
 

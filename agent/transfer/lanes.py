@@ -1,4 +1,4 @@
-"""The lanes: threads that bring pieces of whatever download is due, over connections that all of them share."""
+"""The lanes: threads that read pieces of the download that is due, over connections that all of them share."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from agent.core.names import show
-from agent.errors import Code, WantdError
-from agent.transfer.download import Download
-from agent.transfer.pieces import Failure, Kind, Piece, Shape
+from agent.core.retry import AGE_S
+from agent.transfer.download import Download, Piece, RequestShape
+from agent.transfer.failures import Failure, FailureKind, bug
 from agent.transfer.rate import Tuner
 from agent.transfer.reader import Lane, Reader
+from agent.transfer.small import LANE_SHARE
 
 PRIORITIES = 10
-AGE_S = 5.0  # seconds without a lane that make up for one step of priority: 9 waits 45 s behind a 0
 
 
 class Lanes:
@@ -101,11 +100,10 @@ class Lanes:
             self._start()
 
     def _has_place(self) -> bool:
-        """Whether one more lane may go to work. With a small file it waits half of its time or more, for the answer
-        and for the disk: two of those count as one.
-        """
-        small = sum(piece.shape is Shape.SMALL for piece in self._busy)
-        return len(self._busy) - small / 2 < self.tuner.target and len(self._busy) < self.tuner.limit
+        """Whether one more lane may go to work."""
+        small = sum(piece.shape is RequestShape.SMALL for piece in self._busy)
+        connections = len(self._busy) - small * (1 - LANE_SHARE)
+        return connections < self.tuner.target and len(self._busy) < self.tuner.limit
 
     def _start(self) -> None:
         lane = Lane()
@@ -119,10 +117,10 @@ class Lanes:
             began = self._clock()
             failure: Failure | None
             try:
-                failure = self._reader.bring(lane, piece)
+                failure = self._reader.read_piece(lane, piece)
             except Exception as error:  # noqa: BLE001  a lane must outlive a bug; the fetch reports it
-                failure = Failure(Kind.FATAL, _internal(piece, error))
-            if piece.received and piece.shape is not Shape.SMALL:
+                failure = Failure(FailureKind.FATAL, bug(piece.download.request.label, error))
+            if piece.received and piece.shape is not RequestShape.SMALL:
                 lane.rate = piece.received / max(self._clock() - began, 1e-3)
             with self._ready:
                 self._busy.pop(piece, None)
@@ -154,7 +152,7 @@ class Lanes:
             priority = min(due, key=lambda p: (p - (now - self._served[p]) / AGE_S, p))
             download = self._queues[priority].popleft()
             piece = download.take(self.tuner.target, lane.rate)
-            if piece is None or piece.shape is Shape.SMALL:  # which is all there is of it
+            if piece is None or piece.shape is RequestShape.SMALL:  # which is all there is of it
                 self._queued.discard(download)
             else:
                 self._queues[priority].append(download)
@@ -165,19 +163,6 @@ class Lanes:
 
     def _half(self) -> Piece | None:
         """Nothing is left to take: half of the longest piece that is on its way."""
-        ranges = (piece for piece in self._busy if piece.shape is Shape.RANGE)
+        ranges = (piece for piece in self._busy if piece.shape is RequestShape.RANGE)
         longest = max(ranges, key=lambda piece: piece.last - piece.index, default=None)
         return longest.download.split(longest) if longest is not None else None
-
-
-def _internal(piece: Piece, error: Exception) -> WantdError:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else "?"
-    return WantdError(
-        Code.INTERNAL,
-        f"{show(piece.download.request.label)}: {type(error).__name__} in {where}",
-        "this is a bug of wantd: please report it with this line",
-        file=piece.download.request.label,
-    )

@@ -5,15 +5,16 @@ granule's last byte has returned. So:
 
 - after `kill -9` every claimed byte is in the page cache, which outlives the process: what is lost is the one
   granule that each connection was in. No fsync is needed for that, and none is paid;
-- after a power cut the kernel may have kept the line and lost the bytes, or half of each. Nobody can order the two
-  without an fsync for each line, so the claim carries its proof: a claimed granule counts only once its checksum was
-  found right at resume, while the file's hash runs over it. What fails that is fetched again, alone;
-- an fsync that failed leaves pages in the cache that the disk never got (and that a checksum would find right):
-  all that was claimed since the last good fsync is taken back.
+- after a power cut the kernel may have kept the line and lost the bytes, or half of each. Only an fsync for each line
+  could order the two, so the claim carries its proof: a claimed granule counts only once its checksum was found right
+  at resume, while the file's hash runs over it. One that fails is fetched again, alone;
+- a failed fsync leaves pages in the cache that the disk never got (and that a checksum would find right): all claims
+  since the last good fsync are taken back.
 
-A journal is begun, and begun again at each resume, as a whole: temporary file, fsync, rename. The part file is
-locked (flock) for as long as a thread may write to it, which may be a moment longer than the fetch: one that was
-cancelled leaves a lane behind that sits in a look-up of a name, and the next fetch of the file waits for it.
+A journal is written whole (`atomic_write`, synced) at the start and at each resume, and appended to from then on. The
+part file is locked (flock) for as long as a thread may write to it, which can be a moment longer than the fetch: a
+fetch that was cancelled leaves a lane behind that is still in a DNS look-up, and the next fetch of the file waits for
+it.
 """
 
 from __future__ import annotations
@@ -23,15 +24,14 @@ import ctypes
 import errno
 import fcntl
 import os
-import random
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-from agent.core.names import show
 from agent.core.ranges import Grid, granule_for
 from agent.core.remote import FetchRequest
-from agent.errors import Code, WantdError
+from agent.disk import Sync, atomic_write, disk_error, disk_errors
+from agent.errors import WantdError
 from agent.transfer.journal import JOURNAL_MAX, Identity, journal, parse_journal
 from agent.transfer.verify import READ_BYTES, checksum
 
@@ -65,7 +65,7 @@ class Partial:
 
     @classmethod
     def open(cls, request: FetchRequest) -> Partial | None:
-        """Open and lock the part file, made where there is none; None while another holds it."""
+        """Open the part file, created if there is none, and lock it; None while another holds it."""
         path = request.part_path
         with disk_errors(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
@@ -88,7 +88,7 @@ class Partial:
 
     @property
     def source(self) -> str | None:
-        """Where the journal says that the bytes came from."""
+        """The source of the bytes, as the journal names it."""
         return self._identity.source if self._identity else None
 
     @property
@@ -96,9 +96,9 @@ class Partial:
         return self._fd
 
     def resume(self, size: int, etag: str | None, streamed: int = 0) -> Identity:
-        """Take over what the journal claims of this very file, or begin anew; the file gets its full length.
+        """Take over what the journal claims of this file, or start from nothing; the file gets its full length.
 
-        `streamed` bytes are there without a journal: a stream brought them while nobody knew the file's size.
+        `streamed` bytes are there without a journal: they came from a stream, before the file's size was known.
         `sums` has the claims afterwards, none of them verified.
         """
         request = self._request
@@ -121,13 +121,13 @@ class Partial:
         return mine
 
     def _sum_up(self, identity: Identity, streamed: int) -> dict[int, int]:
-        """The checksums of the granules that lie within the first `streamed` bytes."""
+        """The checksums of the granules that are complete within the first `streamed` bytes."""
         grid, buffer = Grid(identity.size, identity.granule), memoryview(bytearray(READ_BYTES))
         sums = {i: checksum(self._fd, grid.start(i), grid.end(i), buffer) for i in range(streamed // identity.granule)}
         return {index: crc for index, crc in sums.items() if crc is not None}
 
     def restart(self) -> Identity:
-        """Forget everything that is there."""
+        """Start the file over: nothing that is there counts."""
         assert self._identity is not None  # noqa: S101  begun before
         with self._lock, disk_errors(self._request.part_path):
             self.sums, self._unsynced, self.whole_without_journal = {}, [], False
@@ -142,13 +142,13 @@ class Partial:
         self.finish()
 
     def adopt(self, size: int) -> Identity:
-        """What was written from the beginning is the whole file."""
+        """The `size` bytes that were written are the whole file."""
         self._identity = Identity(size, granule_for(size), self._request.sha256, self._request.git_sha1)
         self.whole_without_journal = True
         return self._identity
 
     def free_bytes(self) -> int:
-        """Bytes that the file system still has for us."""
+        """Free bytes of the file system, for users without privileges."""
         with disk_errors(self._request.part_path):
             status = os.fstatvfs(self._fd)
         return status.f_bavail * status.f_frsize
@@ -179,21 +179,21 @@ class Partial:
             raise disk_error(self._request.part_path, error) from None
 
     def claim(self, index: int, crc: int) -> None:
-        """The granule was written: say so in the journal."""
+        """The granule is written: claim it in the journal."""
         with self._lock, disk_errors(self._request.journal_path):
             self.sums[index] = crc
             self._unsynced.append(index)
             self._append(b"[%d,%d]\n" % (index, crc))
 
     def drop(self, indexes: Iterable[int]) -> None:
-        """The granules are bad: take back what the journal says of them."""
+        """The granules are bad: take back their claims."""
         with self._lock, disk_errors(self._request.journal_path):
             for index in indexes:
                 self.sums.pop(index, None)
                 self._append(b"[%d,null]\n" % index)
 
     def sync(self) -> None:
-        """Bring the file's bytes to the disk. What was claimed since the last good sync is taken back on failure."""
+        """Sync the file's bytes to the disk. On failure, all claims since the last good sync are taken back."""
         with self._lock:
             syncing, self._unsynced = self._unsynced, []
         try:
@@ -205,7 +205,7 @@ class Partial:
             raise
 
     def finish(self) -> None:
-        """The file is complete and verified: its length alone says so, the journal goes."""
+        """The file is complete and verified. Its length alone says so from here on; the journal is removed."""
         with disk_errors(self._request.journal_path), contextlib.suppress(FileNotFoundError):
             os.unlink(self._request.journal_path)
 
@@ -221,21 +221,11 @@ class Partial:
             os.write(self._journal, line)
 
     def _begin(self) -> None:
-        """Write the journal anew with what is claimed, then give the file its length."""
+        """Replace the journal with one that has the present claims, then give the file its length."""
         assert self._identity is not None  # noqa: S101  set by both callers
         path = self._request.journal_path
-        temporary = f"{path}.tmp"
-        fd = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
-        )
-        try:
-            with open(fd, "wb", closefd=False) as file:
-                file.write(journal(self._identity, self.sums))
-            os.fsync(fd)
-            os.rename(temporary, path)
-        except BaseException:
-            os.close(fd)
-            raise
+        atomic_write(path, journal(self._identity, self.sums), sync=Sync.FILE)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if self._journal >= 0:
             os.close(self._journal)
         self._journal = fd
@@ -258,32 +248,9 @@ def _allocate(fd: int, start: int, length: int) -> bool:
 
 
 def write_small(path: str, data: memoryview) -> None:
-    """Bring a small file to the disk in one step: temporary file, fdatasync, rename.
-
-    No lock keeps other processes from doing the same, nor another agent that starts from clearing the temporary file.
-    """
+    """Write a small file to the disk in one step. Raises `disk_full`, `store_unwritable`."""
     with disk_errors(path):
-        try:
-            _write_small(path, data)
-        except FileNotFoundError:
-            _write_small(path, data)
-
-
-def _write_small(path: str, data: memoryview) -> None:
-    temporary = f"{path}.{random.getrandbits(64):x}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        done = 0
-        while done < len(data):
-            done += os.write(fd, data[done:])
-        os.fdatasync(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    finally:
-        os.close(fd)
+        atomic_write(path, data, sync=Sync.FILE)
 
 
 def _read(path: str) -> bytes:
@@ -293,29 +260,3 @@ def _read(path: str) -> bytes:
         return b""
     with open(fd, "rb") as file:
         return file.read(JOURNAL_MAX) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-
-
-@contextlib.contextmanager
-def disk_errors(path: str) -> Iterator[None]:
-    """Turn an OSError of the disk into `disk_full` or `store_unwritable`."""
-    try:
-        yield
-    except OSError as error:
-        raise disk_error(path, error) from None
-
-
-def disk_error(path: str, error: OSError) -> WantdError:
-    """What an OSError of the disk means for a fetch."""
-    number = error.errno or 0
-    name = errno.errorcode.get(number, str(number))
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return WantdError(
-            Code.DISK_FULL,
-            f"no room for {show(path)} ({name}: {error.strerror})",
-            "free space on that file system; what was fetched is kept and wantd goes on by itself",
-        )
-    return WantdError(
-        Code.STORE_UNWRITABLE,
-        f"{show(path)} cannot be written ({name}: {error.strerror})",
-        "check the disk (dmesg), the mount and the directory's owner, then touch the want",
-    )

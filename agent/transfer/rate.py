@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from agent.core.retry import HOLD_S, MEASURE_DOUBTS, MEASURE_S
+
 QUANTUM_S = 0.02  # one grant is this much of the cap's second: 16 waiting lanes see a new cap within 0.3 s
 QUANTUM_MIN = 1024  # bytes; below it the cost of a system call per grant shows
 QUANTUM_MAX = 256 * 1024  # bytes; what a lane reads at once anyway
@@ -13,11 +15,8 @@ QUANTUM_MAX = 256 * 1024  # bytes; what a lane reads at once anyway
 CONNECTIONS_FIRST = 2  # saturates two cores, with TLS as without, at the least cost; doubled while that helps
 CROWDED_SHARE = 0.5  # of all processors' time, taken by this process; the kernel's work for it comes on top
 CROWDED_LANE = 0.3  # of one processor, for each lane: a lane that waits for a slow link takes a tenth of that
-WINDOW_S = 0.1875  # one measurement, a little less than the engine's tick; at 16 lanes and 1 MB/s each 50 reads
-GAIN = 1.15  # twice the connections must bring this much more; less is noise of the measurement
-CLEAR_GAIN = 1.5  # as much as this even in the window of their handshakes and slow starts is answer enough
-DOUBTS = 2  # windows in a row without a gain before a try is given up: a disk's hiccup is one, and giving up costs 15 s
-HOLD_S = 15.0  # after a try that did not help, leave it alone for this long
+GAIN = 1.15  # twice the connections must give this much more; less is noise of the measurement
+CLEAR_GAIN = 1.5  # as much as this even in the measurement with their handshakes and slow starts is proof enough
 
 
 class Bucket:
@@ -29,8 +28,10 @@ class Bucket:
         self._next = 0.0
         self.rate = rate
 
-    def reconfigure(self, rate: int) -> None:
-        """Set the cap, in bytes per second; 0 is none."""
+    def set_rate(self, rate: int) -> None:
+        """Set the cap, in bytes per second; 0 is none. The same again changes nothing."""
+        if rate == self.rate:
+            return
         with self._lock:
             self.rate = rate
             self._next = min(self._next, self._clock() + QUANTUM_S)
@@ -48,7 +49,7 @@ class Bucket:
 
 
 class Tuner:
-    """Finds how many connections help: doubles them while that brings more bytes, else goes back and holds.
+    """Finds how many connections help: doubles them while that gives more bytes, else goes back and holds.
 
     Fed with the total of bytes received, whether more lanes could have been used, and whether they are `crowded`: it is
     the processors that they wait for. Times are seconds of one clock.
@@ -63,8 +64,10 @@ class Tuner:
         self._hold_until = 0.0
         self._doubts = 0
 
-    def reconfigure(self, limit: int) -> None:
-        """Set the most connections there may be."""
+    def set_limit(self, limit: int) -> None:
+        """Set the most connections there may be. The same again changes nothing."""
+        if limit == self.limit:
+            return
         self.limit = limit
         self._adopt(min(self.target, limit) if self.target > limit else max(self.target, min(CONNECTIONS_FIRST, limit)))
 
@@ -77,7 +80,7 @@ class Tuner:
             self._window = (now, received)
             return self.target
         since, base = self._window
-        if now - since < WINDOW_S:
+        if now - since < MEASURE_S:
             return self.target
         rate = (received - base) / (now - since)
         self._window = (now, received)
@@ -87,7 +90,7 @@ class Tuner:
             return self.target
         if before is not None and rate < before[1] * GAIN:
             self._doubts += 1
-            if self._doubts >= DOUBTS:
+            if self._doubts >= MEASURE_DOUBTS:
                 self._adopt(before[0])
                 self._hold_until = now + HOLD_S
         elif now >= self._hold_until and self.target < self.limit and not crowded:
@@ -105,7 +108,7 @@ class Tuner:
 class Processors:
     """Whether the lanes have the processors for a limit: then one more only takes time from those that are there.
 
-    Told by what this process takes. What others take says nothing: a host may be busy and its link slow.
+    Judged by what this process takes. What others take says nothing: a host may be busy and its link slow.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One piece over one connection: ask, check that the answer is what was asked for, and write it down.
+"""One piece from one location: open it, check that the body is what was asked for, and write it down.
 
 **Why threads and blocking sockets, and not aiohttp**, the project's HTTP library: a read of aiohttp costs the event
 loop a wake-up, a parse and a copy, all under the GIL and on the loop's one core, where the coroutines of all other jobs
@@ -9,82 +9,46 @@ shares: http 3.3 and 3.7 s with aiohttp, 1.9 s in threads; https 3.4 and 5.3 s w
 
 from __future__ import annotations
 
-import socket
+import contextlib
 import threading
-from collections.abc import Mapping
-from urllib.parse import quote, urlsplit
+from collections.abc import Callable, Iterator
 
-from agent import __version__
-from agent.core.names import show
+from agent.core.access import Body, ConnectionLost, PlainHttp, ProtocolError, Stopped
 from agent.core.ranges import SPAN_FIRST
-from agent.core.remote import Fetched, Location
-from agent.errors import Code, WantdError
-from agent.net.budget import HostBudgets
-from agent.net.redirect import host_key
-from agent.transfer.answers import (
-    Changed,
-    check_etag,
-    limited,
-    refusal,
-    refuse_page,
-    size_error,
-    stalled,
-    unreachable,
-    want_200,
-    want_206,
-)
-from agent.transfer.dial import Dialer, authority_of
-from agent.transfer.download import Download
-from agent.transfer.partial import write_small
-from agent.transfer.pieces import Failure, Kind, Piece, Shape
+from agent.transfer import small
+from agent.transfer.checks import check_etag, is_whole, require_range, require_whole, size_error
+from agent.transfer.download import Download, Piece, RequestShape
+from agent.transfer.failures import EXPECTED, Failure, failure
+from agent.transfer.http import HttpTransport
 from agent.transfer.rate import Bucket
-from agent.transfer.verify import Digest, crc32, mismatch
-from agent.transfer.wire import Broken, Connection, Head, Refused, Stalled, cut
+from agent.transfer.verify import crc32
 
 CHUNK = 256 * 1024  # bytes; stays in the core's L2 cache between receive, checksum and write
-PATIENCE_S = 2.0  # seconds a lane itself waits for a host's budget; longer waits give the lane back
-UNKNOWN_MAX = 128 * 1024**3  # bytes of a file whose size no listing told; the largest single model file has 50 GB
-
-_EXPIRED = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 410})
-_KEPT = "%/:=&?~#+!$,;'@()*[]"  # what may stand in a request target as it is: a signature covers the exact text
-
-
-class Stopped(Exception):
-    """The piece was taken from the lane: cancelled, too slow, or of no use any more."""
-
-
-class _Relocate(Exception):
-    pass
+UNKNOWN_MAX = 128 * 1024**3  # bytes of a file whose size no listing gives; the largest single model file has 50 GB
 
 
 class _OtherShape(Exception):
-    pass
-
-
-class _Wait(Exception):
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
+    """The piece has to be asked for in another way, which the download knows now."""
 
 
 class Lane:
-    """What one thread works with. `piece` and `sock` are guarded by `lock`."""
+    """What one thread works with. `piece` and `cut` are guarded by `lock`."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.piece: Piece | None = None
-        self.sock: socket.socket | None = None
+        self.cut: Callable[[], None] | None = None
         self.stop = threading.Event()
         self.buffer = memoryview(bytearray(CHUNK))
         self.rate: float | None = None  # bytes per second of the last piece
         self.received = 0
         self.credit = 0  # bytes that the cap has granted and that were not read yet
 
-    def watch(self, sock: socket.socket) -> None:
-        """The socket to cut when the piece is stopped. Raises `Stopped` when it is already."""
+    def watch(self, cut: Callable[[], None] | None) -> None:
+        """What to call when the piece is stopped. Raises `Stopped` when it is already."""
         with self.lock:
-            self.sock = sock
-            if self.stop.is_set():
+            self.cut = cut
+            if cut is not None and self.stop.is_set():
                 raise Stopped
 
     def pause(self, seconds: float) -> None:
@@ -95,7 +59,7 @@ class Lane:
     def hand(self, piece: Piece | None) -> None:
         """Give the lane a piece, or take it away when the lane is through with it."""
         with self.lock:
-            self.piece, self.sock = piece, None
+            self.piece, self.cut = piece, None
             self.stop.clear()
             if piece is not None and piece.stopped:
                 self.stop.set()
@@ -106,46 +70,52 @@ class Lane:
             if self.piece is piece:
                 piece.stopped = True
                 self.stop.set()
-                if self.sock is not None:
-                    cut(self.sock)
+                if self.cut is not None:
+                    self.cut()
+
+
+class _Call:
+    """One request of a lane, as a way of access sees it: `core.access.Caller`."""
+
+    def __init__(self, lane: Lane, http: HttpTransport, label: str, stall_s: float) -> None:
+        self._lane, self._http = lane, http
+        self.label, self.stall_s = label, stall_s
+
+    def watch(self, cut: Callable[[], None] | None) -> None:
+        self._lane.watch(cut)
+
+    def pause(self, seconds: float) -> None:
+        self._lane.pause(seconds)
+
+    def http(self, access: PlainHttp, span: tuple[int, int] | None) -> Body:
+        return self._http.open(access, span, self)
 
 
 class Reader:
-    """Brings pieces. One for all lanes; holds nothing that belongs to one of them."""
+    """Reads pieces. One for all lanes; holds nothing that belongs to one of them.
 
-    def __init__(self, dialer: Dialer, budgets: HostBudgets, bucket: Bucket, stall_s: float) -> None:
-        self.stall_s = stall_s
-        self._dialer = dialer
-        self._budgets = budgets
+    `stall_s` gives `transfer.stall_timeout_s`; it is asked for at each request, from many threads.
+    """
+
+    def __init__(self, http: HttpTransport, bucket: Bucket, stall_s: Callable[[], float]) -> None:
+        self._stall_s = stall_s
+        self._http = http
         self._bucket = bucket
 
-    def bring(self, lane: Lane, piece: Piece) -> Failure | None:
-        """Bring the piece. Returns why it did not come, None when it did or was stopped."""
+    def read_piece(self, lane: Lane, piece: Piece) -> Failure | None:
+        """Read the piece and write it down. Returns why that failed, None when it did not or was stopped."""
         location = piece.location
         try:
-            if piece.shape is Shape.RANGE:
+            if piece.shape is RequestShape.RANGE:
                 self._range(lane, piece)
-            elif piece.shape is Shape.STREAM:
+            elif piece.shape is RequestShape.STREAM:
                 self._stream(lane, piece)
             else:
                 self._small(lane, piece)
         except (Stopped, _OtherShape):
             return None
-        except _Wait as wait:
-            return Failure(Kind.RATE, limited(location, wait.seconds), wait.seconds)
-        except Changed:
-            return Failure(Kind.CHANGED, refusal(piece, "sends another version of the file than before"))
-        except _Relocate as error:
-            return Failure(Kind.RELOCATE, unreachable(piece, str(error)))
-        except Refused as error:
-            return Failure(Kind.RELOCATE, refusal(piece, f"cannot be used: {error}"))
-        except Stalled as error:
-            return Failure(Kind.PASSING, stalled(piece, str(error), self.stall_s))
-        except Broken as error:
-            return Failure(Kind.PASSING, unreachable(piece, str(error)))
-        except WantdError as error:
-            disk = error.code in (Code.DISK_FULL, Code.STORE_UNWRITABLE)
-            return Failure(Kind.FATAL if disk else Kind.RELOCATE, error)
+        except EXPECTED as error:
+            return failure(error, location, piece.download.request.label, self._stall_s())
         return None
 
     # -- the three shapes ---------------------------------------------------------------------------------------
@@ -154,83 +124,66 @@ class Reader:
         download = piece.download
         assert download.grid is not None  # noqa: S101  ranges are asked of grids only
         start, end = piece.pos, download.grid.end(piece.last - 1)
-        connection, head = self._ask(lane, piece, {"Range": f"bytes={start}-{end - 1}"})
-        with _Closing(lane, connection, self._dialer, piece.location):
-            if head.status == 200:
-                refuse_page(piece, head)
+        with self._open(lane, piece, (start, end)) as body:
+            if is_whole(body) and (body.start, body.end) != (start, end):
                 with download.lock:
                     download.single = True
                 raise _OtherShape
-            want_206(piece, head, start, end)
-            check_etag(piece, head)
+            require_range(piece, body, start, end)
+            check_etag(piece, body)
             while piece.index < piece.last:
-                self._granule(lane, piece, connection)
+                self._granule(lane, piece, body)
             if piece.pos == end:
-                connection.finish()
+                body.finish()
 
     def _stream(self, lane: Lane, piece: Piece) -> None:
         download = piece.download
-        connection, head = self._ask(lane, piece, {})
-        with _Closing(lane, connection, self._dialer, piece.location):
-            want_200(head)
-            refuse_page(piece, head)
-            check_etag(piece, head)
-            if download.grid is None and head.length is not None:
-                self._learn(download, head.length)
-                if head.length > SPAN_FIRST and "bytes" in head.get("accept-ranges").lower():
-                    raise _OtherShape  # this request has told the size; now many lanes can help
+        with self._open(lane, piece, None) as body:
+            require_whole(body)
+            check_etag(piece, body)
+            if download.grid is None and body.size is not None:
+                self._learn(download, body.size)
+                if body.size > SPAN_FIRST and body.ranges:
+                    raise _OtherShape  # this request was for the size; now many lanes can help
                 with download.lock:
                     assert download.grid is not None  # noqa: S101  learned
                     piece.index, piece.last = download.grid.take_all() or (0, download.grid.count)
             if download.grid is None:
-                self._endless(lane, piece, connection)
+                self._endless(lane, piece, body)
                 return
-            if head.length not in (None, download.size):
-                raise size_error(piece, head.length, download.size)
+            if body.size not in (None, download.size):
+                raise size_error(piece, body.size)
             while piece.index < piece.last:
-                self._granule(lane, piece, connection)
-            if connection.finish():
-                raise Refused(f"it has more than the expected {download.size} bytes")
+                self._granule(lane, piece, body)
+            if body.finish():
+                raise ProtocolError(f"the file has more than the expected {download.size} bytes")
 
     def _small(self, lane: Lane, piece: Piece) -> None:
-        download, size = piece.download, piece.download.size or 0
-        data = memoryview(bytearray(size))
-        if size:
-            connection, head = self._ask(lane, piece, {})
-            with _Closing(lane, connection, self._dialer, piece.location):
-                want_200(head)
-                refuse_page(piece, head)
-                if head.length not in (None, size):
-                    raise Refused(f"it has {head.length} bytes, expected {size}")
-                while piece.pos < size:
-                    self._read(lane, piece, connection, data[piece.pos :])
-                if connection.finish():
-                    raise Refused(f"it has more than the expected {size} bytes")
-        digest = Digest(size, download.request.git_sha1 is not None)
-        digest.update(data)
-        wrong = mismatch(download.request, digest)
-        if wrong is None:
-            write_small(download.request.part_path, data)
-        verified = bool(download.request.sha256 or download.request.git_sha1)
-        download.complete((Fetched(size, digest.sha256, verified, piece.location.source), wrong))
+        download, source = piece.download, piece.location.source
+        data = memoryview(bytearray(download.size or 0))
+        if data:
+            with self._open(lane, piece, None) as body:
+                require_whole(body)
+                small.read_whole(body, data, lambda view: self._read(lane, piece, body, view))
+        download.complete(small.keep(download.request, data, source))
 
-    def _endless(self, lane: Lane, piece: Piece, connection: Connection) -> None:
+    def _endless(self, lane: Lane, piece: Piece, body: Body) -> None:
         """A body that announced no length: to its end, within reason. What it was is known only then."""
         download = piece.download
         assert download.partial is not None  # noqa: S101  opened before streams are asked for
         download.partial.discard()
         download.stream_bytes = 0
         most = min(UNKNOWN_MAX, download.partial.free_bytes())
-        while n := self._read(lane, piece, connection, lane.buffer, ending=True):
+        while n := self._read(lane, piece, body, lane.buffer, ending=True):
             if piece.pos > most:
-                raise Refused(f"it announced no length and does not end after {most} bytes")
+                raise ProtocolError(f"no length was announced and the file does not end after {most} bytes")
             download.partial.write(lane.buffer[:n], piece.pos - n)
             download.stream_bytes = piece.pos
         download.begin(download.partial.adopt(piece.pos))
 
     # -- their steps --------------------------------------------------------------------------------------------
 
-    def _granule(self, lane: Lane, piece: Piece, connection: Connection) -> None:
+    def _granule(self, lane: Lane, piece: Piece, body: Body) -> None:
         """Read one granule to its end. One that is there already is read and dropped."""
         download = piece.download
         assert download.grid is not None and download.partial is not None  # noqa: S101  granules come from grids
@@ -238,7 +191,7 @@ class Reader:
         skip = download.grid.is_there(index)
         while piece.pos < end:
             view = lane.buffer[: min(CHUNK, end - piece.pos)]
-            n = self._read(lane, piece, connection, view)
+            n = self._read(lane, piece, body, view)
             part = view[:n]
             if not skip:
                 piece.crc = crc32(part, piece.crc)
@@ -247,7 +200,7 @@ class Reader:
             download.done(piece, index)
         piece.index, piece.crc = index + 1, 0
 
-    def _read(self, lane: Lane, piece: Piece, connection: Connection, view: memoryview, *, ending: bool = False) -> int:
+    def _read(self, lane: Lane, piece: Piece, body: Body, view: memoryview, *, ending: bool = False) -> int:
         """Receive into the view, no faster than the cap allows. 0 only when the body may be `ending` here."""
         if lane.stop.is_set():
             raise Stopped
@@ -258,92 +211,34 @@ class Reader:
                     break
                 lane.pause(wait)
             view = view[: lane.credit] if lane.credit else view
-        n = connection.read_into(view)
+        n = body.read_into(view)
         if n == 0 and not ending:
-            raise Broken("the body ended early")
+            raise ConnectionLost("the body ended early")
         lane.credit = max(lane.credit - n, 0)
         lane.received += n
         piece.received += n
         piece.pos += n
         return n
 
-    def _ask(self, lane: Lane, piece: Piece, extra: Mapping[str, str]) -> tuple[Connection, Head]:
-        """Send the request and read the head; statuses that carry no bytes become exceptions."""
-        location = piece.location
-        url, key = location.url, host_key(location.url)
-        parts = urlsplit(url)
-        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_KEPT)
-        headers = {"User-Agent": f"wantd/{__version__}", **location.headers, **extra}
-        while (wait := self._budgets.delay(key)) > 0:
-            if wait > PATIENCE_S:
-                raise _Wait(wait)
-            lane.pause(wait)
-        fresh = False
-        while True:
-            connection = self._dialer.connection(location.source, url, self.stall_s, lane.watch, fresh=fresh)
-            try:
-                head = connection.ask("GET", target, authority_of(url), headers)
-                break
-            except Broken:
-                _drop(lane, connection)
-                if not connection.used:
-                    raise
-                fresh = True  # the server had given up this kept connection: no fault of anybody
-            except BaseException:
-                _drop(lane, connection)
-                raise
-        self._budgets.observe(key, head.status, head.fields)
+    @contextlib.contextmanager
+    def _open(self, lane: Lane, piece: Piece, span: tuple[int, int] | None) -> Iterator[Body]:
+        """The body of a request for the span, or for the whole file; let go at the end."""
+        access = piece.location.access
+        call = _Call(lane, self._http, piece.download.request.label, self._stall_s())
+        body = call.http(access, span) if isinstance(access, PlainHttp) else access.open(span, call)
+        complete = False
         try:
-            self._want_body(head, key)
-        except BaseException:
-            _drop(lane, connection)
-            raise
-        return connection, head
-
-    def _want_body(self, head: Head, key: str) -> None:
-        status = head.status
-        if status in (429, 503) and (wait := self._budgets.delay(key)) > 0:
-            raise _Wait(wait)
-        if status in _EXPIRED:
-            raise _Relocate(f"it answered {status} to a request for bytes")
-        if status == 408 or status == 429 or status >= 500:
-            raise Broken(f"it answered {status}")
-        if status not in (200, 206):
-            raise Refused(f"it answered {status} to a request for bytes")
-        if head.get("content-encoding").lower() not in ("", "identity"):
-            raise Refused(f"it is compressed ({show(head.get('content-encoding'), 40)}), which nobody asked for")
-        if head.get("content-type").lower().startswith("multipart/"):
-            raise Refused("it came in several parts, one range was asked for")
+            yield body
+            complete = not lane.stop.is_set()
+        finally:
+            lane.watch(None)  # before it is closed: what was to be cut may be in other hands at once
+            body.close(complete)
 
     def _learn(self, download: Download, size: int) -> None:
         """The size is known now: lay out the granules, unless the file is small."""
         assert download.partial is not None  # noqa: S101  opened before streams are asked for
         if size > UNKNOWN_MAX:
-            raise Refused(f"it announces {size} bytes, more than any file of a model has")
+            raise ProtocolError(f"it announces {size} bytes, more than any file of a model has")
         etag = download.location.etag if download.location else None
-        known = download.request.sha256 or download.request.git_sha1
-        download.begin(download.partial.resume(size, etag, download.stream_bytes if known else 0))
-
-
-class _Closing:
-    """Keeps the connection for the next request when its answer was read to the end, else closes it."""
-
-    def __init__(self, lane: Lane, connection: Connection, dialer: Dialer, location: Location) -> None:
-        self._lane, self._connection, self._dialer, self._location = lane, connection, dialer, location
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: object) -> None:
-        if kind is None and self._connection.reusable and not self._lane.stop.is_set():
-            with self._lane.lock:
-                self._lane.sock = None
-            self._dialer.keep(self._location.source, self._location.url, self._connection)
-        else:
-            _drop(self._lane, self._connection)
-
-
-def _drop(lane: Lane, connection: Connection) -> None:
-    with lane.lock:  # nobody may cut a number that the system has given to another socket
-        lane.sock = None
-        connection.close()
+        streamed = download.stream_bytes if download.request.has_hash else 0
+        download.begin(download.partial.resume(size, etag, streamed))

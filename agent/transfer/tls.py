@@ -1,9 +1,9 @@
 """TLS over one blocking socket, or over another TLS: for reading much.
 
-`ssl.SSLSocket` is either non-blocking, with a look at the clock and a poll around each record of 16 KiB, or blocks for
-ever: it tries again when the kernel's own timeout (SO_RCVTIMEO) ends a read. Here the socket stays a plain one with the
-kernel's timeouts, one `recv` takes what has come, up to 128 KiB, into OpenSSL's memory, and the records are decrypted
-from there. TLS to a host behind an HTTPS proxy, which SSLSocket cannot do, comes with it.
+`ssl.SSLSocket` is either non-blocking, with a look at the clock and a poll around each record of 16 KiB, or blocks
+without end: it tries again when the kernel's own timeout (SO_RCVTIMEO) ends a read. Here the socket stays a plain one
+with the kernel's timeouts, one `recv` takes what has come, up to 128 KiB, into OpenSSL's memory, and the records are
+decrypted from there. TLS to a host behind an HTTPS proxy, which SSLSocket cannot do, comes with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
-PATIENCE_S = 1.0  # for one read, as long as content does not come; whoever reads has an eye on the clock then
+from agent.core.retry import TLS_READ_S
+
 FEED = 128 * 1024  # bytes taken from the kernel at once; of 64 to 512 KiB the best on two cores
 
 
@@ -62,10 +63,10 @@ class Tls:
 
         A server that sends what holds no content (session tickets, without end) counts as one that sends nothing.
 
-        A connection that ends without TLS's own end raises ConnectionError: somebody may have cut it.
+        A connection that ends without TLS's own end raises ConnectionError: it may have been cut on the way.
         """
         view = buffer[:nbytes] if nbytes else buffer
-        n, until = 0, time.monotonic() + PATIENCE_S
+        n, until = 0, time.monotonic() + TLS_READ_S
         while n < len(view):
             try:
                 more = self._read(len(view) - n, view[n:])
@@ -88,7 +89,7 @@ class Tls:
         self._flush()
 
     def close(self) -> None:
-        """Close what lies below."""
+        """Close what is below."""
         self._below.close()
 
     @property

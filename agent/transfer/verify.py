@@ -1,8 +1,8 @@
 """Hashes that follow a file while it is written: SHA-256 always, and the git blob's SHA-1 where it is known.
 
-Bytes are read back from the page cache right behind the last granule that is there without a gap: that costs a
-sixth of the hashing itself (0.25 s against 1.4 s for 2 GiB, measured), and the lanes stay free of hashing, which would
-tie one lane's speed to another's order. hashlib and isal let go of the GIL for buffers this large.
+Bytes are read back from the page cache, up to the first gap. That costs a sixth of the hashing itself (0.25 s against
+1.4 s for 2 GiB, measured), and keeps hashing out of the lanes, where it would tie the speed of one to the order of the
+others. hashlib and isal release the GIL for buffers of this size.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import os
 from agent.core.remote import FetchRequest
 from agent.errors import Code, WantdError
 
-# The same CRC-32, by the processor's carry-less multiplication: 0.02 s for a GiB where zlib 1.2.13 takes 0.3 or more.
-# isal has wheels for x86-64 and ARM; elsewhere zlib does.
+# The same CRC-32, by carry-less multiplication: 0.02 s for a GiB where zlib 1.2.13 takes 0.3 s or more. isal has wheels
+# for x86-64 and ARM; elsewhere zlib does the work.
 try:
     from isal.isal_zlib import crc32
 except ImportError:
@@ -22,13 +22,13 @@ except ImportError:
 
 __all__ = ["READ_BYTES", "Digest", "checksum", "crc32", "git_blob", "mismatch", "read_exactly"]
 
-# Alone, 128 KiB to 4 MiB are equally fast. Beside 16 lanes each turn of the loop has to win the interpreter twice, and
-# with 256 KiB a turn the hash came to 280 MiB/s where it could do 700.
+# Alone, 128 KiB to 4 MiB are equally fast. Beside 16 lanes each turn of the loop has to get the GIL twice: with 256 KiB
+# a turn the hash came to 280 MiB/s where it can do 700.
 READ_BYTES = 1024 * 1024
 
 
 class Digest:
-    """The running hashes of one file, fed in order. `size` is needed for git's hash, which begins with it."""
+    """The running hashes of one file, fed in order. `size` (bytes) is needed for git's hash, which begins with it."""
 
     def __init__(self, size: int | None, with_git: bool) -> None:
         self.fed = 0
@@ -43,7 +43,7 @@ class Digest:
         self.fed += len(data)
 
     def copy(self) -> Digest:
-        """A twin that goes its own way."""
+        """An independent copy."""
         twin = Digest(None, False)
         twin.fed, twin._sha256 = self.fed, self._sha256.copy()
         twin._git = self._git.copy() if self._git is not None else None
@@ -51,12 +51,12 @@ class Digest:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of what was fed, in hex."""
+        """SHA-256 of the bytes so far, in hex."""
         return self._sha256.hexdigest()
 
     @property
     def git_sha1(self) -> str | None:
-        """The git blob id of what was fed, in hex; None when it was not asked for."""
+        """The git blob id of the bytes so far, in hex; None when it was not requested."""
         return self._git.hexdigest() if self._git is not None else None
 
 
@@ -66,7 +66,7 @@ def git_blob(size: int) -> hashlib._Hash:
 
 
 def mismatch(request: FetchRequest, digest: Digest) -> WantdError | None:
-    """What is wrong with a complete file, None when it is what was asked for or no hash is known."""
+    """`checksum_mismatch` for a complete file with the wrong hash; None when it is right or no hash is known."""
     if request.sha256 is not None:
         kind, wanted, found = "SHA-256", request.sha256, digest.sha256
     elif request.git_sha1 is not None:
@@ -77,14 +77,14 @@ def mismatch(request: FetchRequest, digest: Digest) -> WantdError | None:
         return None
     return WantdError(
         Code.CHECKSUM_MISMATCH,
-        f"{request.label}: the server's {digest.fed} bytes have {kind} {found}, expected {wanted.lower()}",
-        "nothing was published; the file at the source is damaged or replaced, try another revision or mirror",
+        f"{request.label}: the {digest.fed} bytes received have {kind} {found}, expected {wanted.lower()}",
+        "try another revision or mirror: the file at the source is damaged or was replaced; nothing was published",
         file=request.label,
     )
 
 
 def read_exactly(fd: int, view: memoryview, offset: int) -> bool:
-    """Fill the view from the file at `offset`. False when the file ends before."""
+    """Fill the view from the file at `offset`. False when the file ends first."""
     got = 0
     while got < len(view):
         n = os.preadv(fd, [view[got:]], offset + got)
@@ -97,9 +97,9 @@ def read_exactly(fd: int, view: memoryview, offset: int) -> bool:
 def checksum(
     fd: int, start: int, end: int, buffer: memoryview, digest: Digest | None = None, *, summed: bool = True
 ) -> int | None:
-    """CRC-32 (0 unless `summed`) of the file's bytes from `start` to `end`, None where the file is shorter.
+    """CRC-32 (0 unless `summed`) of the file's bytes from `start` to `end`; None if the file is shorter.
 
-    Feeds `digest` with the same bytes.
+    Feeds `digest` the same bytes.
     """
     crc = 0
     for at in range(start, end, len(buffer)):

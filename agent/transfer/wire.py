@@ -1,7 +1,7 @@
 """A small strict reader of HTTP/1.1 (RFC 9112) over one blocking socket: ask, read the head, read the body.
 
-Everything a server says is capped: the head in bytes and seconds, chunk lines, trailers, and the body by what was
-announced. Nothing here knows files or retries; what goes wrong is raised as `Broken`, `Stalled` or `Refused`.
+Everything that a server sends is capped: the head in bytes and seconds, chunk lines, trailers, and the body by what was
+announced. Nothing here knows files or retries; failures are raised as `ConnectionLost`, `Stalled` or `ProtocolError`.
 """
 
 from __future__ import annotations
@@ -15,32 +15,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from agent.core.access import ConnectionLost, ProtocolError, Stalled
 from agent.core.names import show
+from agent.core.retry import STALL_POLLS
 from agent.transfer.tls import Stream, Tls
 
-HEAD_MAX = 64 * 1024  # bytes; as much as nginx and Apache allow a client, no real answer comes near
+HEAD_MAX = 64 * 1024  # bytes; as much as nginx and Apache allow a client, no real response comes near
 CHUNK_LINE_MAX = 1024  # bytes of a chunk's size and extensions
 TRAILER_MAX = 8 * 1024  # bytes
-INTERIM_MAX = 8  # answers 1xx before the real one
+INTERIM_MAX = 8  # responses 1xx before the final one
 RATE_FLOOR = 1024  # bytes per second over the stall time; a model of 1 GB would take 12 days
-POLLS = 30  # a silent socket is looked at this often within the stall time
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\r\n]*)?\Z")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})\Z")
-
-
-class Broken(Exception):
-    """The connection ended or failed before the answer did."""
-
-
-class Stalled(Exception):
-    """The server keeps the connection but sends nothing, or next to nothing."""
-
-
-class Refused(Exception):
-    """The server's answer is not one that may be used; the text says why, fit to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +49,15 @@ class Head:
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            raise Refused(f"its Content-Length is {show(text, 40)}")
+            raise ProtocolError(f"Content-Length is {show(text, 40)}")
         return int(text)
 
     @property
     def content_range(self) -> tuple[int, int, int]:
-        """First byte, one behind the last, and total. Raises `Refused` for anything but one whole byte range."""
+        """First byte, one behind the last, and total. Raises `ProtocolError` for anything but one whole byte range."""
         match = _RANGE.match(self.get("content-range"))
         if match is None:
-            raise Refused(f"its Content-Range is {show(self.get('content-range'), 60)}")
+            raise ProtocolError(f"Content-Range is {show(self.get('content-range'), 60)}")
         first, last, total = (int(group) for group in match.groups())
         return first, last + 1, total
 
@@ -88,7 +77,7 @@ class Connection:
         self.extra_headers: Mapping[str, str] = {}  # for the proxy alone
         self._stream: Stream = tls or sock
         self._stall_s = stall_s
-        self._poll_s = max(stall_s / POLLS, 0.01)
+        self._poll_s = max(stall_s / STALL_POLLS, 0.01)
         self._spare = b""
         self._left: int | None = 0  # bytes of the body (or chunk) still to come; None until the connection ends
         self._chunked = False
@@ -104,16 +93,16 @@ class Connection:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def ask(self, method: str, target: str, host: str, headers: Mapping[str, str]) -> Head:
-        """Send a request and read the answer's head. Raises `Broken`, `Stalled`, `Refused`."""
+        """Send a request and read the head of the response. Raises `ConnectionLost`, `Stalled`, `ProtocolError`."""
         fields = {"Host": host, "Accept-Encoding": "identity", **headers, **self.extra_headers}
         for name, value in fields.items():
             if not _FIELD.match(f"{name}:{value}".encode()) or any(c in value for c in "\r\n\0"):
-                raise Refused(f"the header {show(name, 40)} cannot be sent")
+                raise ProtocolError(f"the header {show(name, 40)} cannot be sent")
         lines = [f"{method} {self.target_prefix}{target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
         try:
             self._stream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         except (OSError, ValueError) as error:
-            raise Broken(f"sending the request failed: {reason(error)}") from None
+            raise ConnectionLost(f"sending the request failed: {reason(error)}") from None
         deadline = time.monotonic() + self._stall_s
         for _ in range(INTERIM_MAX):
             head, keep = self._read_head(deadline)
@@ -122,12 +111,12 @@ class Connection:
                 self._floor = (0.0, 0)
                 self.used = True
                 return head
-        raise Refused(f"it sent more than {INTERIM_MAX} interim answers")
+        raise ProtocolError(f"more than {INTERIM_MAX} interim responses")
 
     def read_into(self, view: memoryview) -> int:
         """Read body bytes until the view is full, the body ends, or a poll's time is over; at least one.
 
-        Returns 0 at the proper end of the body. Raises `Broken` when it ends early.
+        Returns 0 at the proper end of the body. Raises `ConnectionLost` when it ends early.
         """
         while self._left == 0:
             if not self._chunked or not self._next_chunk():
@@ -138,7 +127,7 @@ class Connection:
             if self._left is None:
                 self._left = 0
                 return 0
-            raise Broken("the connection ended before the body did")
+            raise ConnectionLost("the connection ended before the body did")
         if self._left is not None:
             self._left -= n
         return n
@@ -162,15 +151,15 @@ class Connection:
         data = self._spare
         while (end := data.find(b"\r\n\r\n")) < 0:
             if len(data) > HEAD_MAX:
-                raise Refused(f"its head is longer than {HEAD_MAX} bytes")
+                raise ProtocolError(f"the head is longer than {HEAD_MAX} bytes")
             if time.monotonic() > deadline:
-                raise Stalled(f"no complete answer within {self._stall_s:g} s")
+                raise Stalled(f"no complete response within {self._stall_s:g} s")
             got = self._recv(16 * 1024)
             if got == b"":
-                raise Broken("the connection ended before the answer")
+                raise ConnectionLost("the connection ended before the response")
             data += got or b""
         if end > HEAD_MAX:
-            raise Refused(f"its head is longer than {HEAD_MAX} bytes")
+            raise ProtocolError(f"the head is longer than {HEAD_MAX} bytes")
         self._spare = data[end + 4 :]
         return _parse_head(data[:end])
 
@@ -178,7 +167,7 @@ class Connection:
         """Decide where the body ends (RFC 9112 section 6.3)."""
         coding = head.get("transfer-encoding").lower()
         if coding and (coding != "chunked" or "content-length" in head.fields):
-            raise Refused(f"its Transfer-Encoding is {show(coding, 40)}, or it has a Content-Length beside it")
+            raise ProtocolError(f"Transfer-Encoding is {show(coding, 40)}, or has a Content-Length beside it")
         length = head.length
         self._chunked = coding == "chunked"
         self._first_chunk = True
@@ -189,11 +178,11 @@ class Connection:
     def _next_chunk(self) -> bool:
         """Read the line of the next chunk. Returns False behind the last one, the trailers read."""
         if not self._first_chunk and self._line(2) != b"":
-            raise Refused("a chunk does not end where it said")
+            raise ProtocolError("a chunk does not end where it said")
         self._first_chunk = False
         size = self._line(CHUNK_LINE_MAX).split(b";")[0].strip()
         if not _HEX.match(size):
-            raise Refused("a chunk has no size")
+            raise ProtocolError("a chunk has no size")
         self._left = int(size, 16)
         if self._left:
             return True
@@ -206,14 +195,14 @@ class Connection:
     def _line(self, most: int) -> bytes:
         while (end := self._spare.find(b"\r\n")) < 0:
             if len(self._spare) > most + 2:
-                raise Refused("a line of its chunked body is too long")
+                raise ProtocolError("a line of the chunked body is too long")
             one = memoryview(bytearray(4096))
             n = self._wait(one)
             if n == 0:
-                raise Broken("the connection ended before the body did")
+                raise ConnectionLost("the connection ended before the body did")
             self._spare += one[:n]
         if end > most:
-            raise Refused("a line of its chunked body is too long")
+            raise ProtocolError("a line of the chunked body is too long")
         line, self._spare = self._spare[:end], self._spare[end + 2 :]
         return line
 
@@ -252,7 +241,7 @@ class Connection:
         except (BlockingIOError, TimeoutError):
             return -1
         except (OSError, ValueError) as error:
-            raise Broken(f"reading failed: {reason(error)}") from None
+            raise ConnectionLost(f"reading failed: {reason(error)}") from None
 
     def _recv(self, most: int) -> bytes | None:
         """What came in one poll's time, b"" at the end of the connection, None when nothing came."""
@@ -262,7 +251,7 @@ class Connection:
         except (BlockingIOError, TimeoutError):
             return None
         except (OSError, ValueError) as error:
-            raise Broken(f"reading the answer failed: {reason(error)}") from None
+            raise ConnectionLost(f"reading the response failed: {reason(error)}") from None
 
     def close(self) -> None:
         """Close without ceremony: what is unread is dropped."""
@@ -270,11 +259,11 @@ class Connection:
 
 
 def cut(sock: socket.socket) -> None:
-    """Wake whoever waits on the socket, from any thread."""
+    """Wake the thread that waits on the socket, from any other."""
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # not connected yet, or ended by itself: nobody waits on it
+        return  # not connected yet, or ended already: no thread waits on it
 
 
 def reason(error: OSError | ValueError) -> str:
@@ -290,15 +279,15 @@ def _parse_head(data: bytes) -> tuple[Head, bool]:
     status_line, *lines = data.split(b"\r\n")
     match = _STATUS.match(status_line)
     if match is None:
-        raise Refused(f"its first line is {show(status_line[:60].decode('latin-1'), 60)}")
+        raise ProtocolError(f"the first line is {show(status_line[:60].decode('latin-1'), 60)}")
     fields: dict[str, str] = {}
     for line in lines:
         field = _FIELD.match(line)
         if field is None or any(bad in line for bad in (b"\r", b"\n", b"\0")):
-            raise Refused(f"it sent the header line {show(line[:60].decode('latin-1'), 60)}")
+            raise ProtocolError(f"header line {show(line[:60].decode('latin-1'), 60)}")
         name, value = field[1].decode().lower(), field[2].decode("latin-1")
         if name == "content-length" and fields.get(name, value) != value:
-            raise Refused("it sent two different Content-Lengths")
+            raise ProtocolError("two different Content-Lengths")
         fields[name] = value if name not in fields or name == "content-length" else f"{fields[name]}, {value}"
     tokens = {token.strip() for token in fields.get("connection", "").lower().split(",")}
     keep = "close" not in tokens and (match[1] == b"1" or "keep-alive" in tokens)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from agent.errors import Code, Exit
 from tests.harness import AgentProcess, clean_environment, wait_until
+from tests.hub.process import HubProcess
 
 
 def test_get_prints_the_path_on_standard_output_and_how_it_goes_beside(agent: AgentProcess) -> None:
@@ -39,7 +39,7 @@ def test_get_says_when_no_agent_answers(make_agent: Callable[..., AgentProcess])
     agent = make_agent()
     done = agent.wantd("get", "qwen3", "--timeout", "4")
     assert done.returncode == Exit.FAILURE
-    assert "no agent answers" in done.stderr
+    assert "no agent serves" in done.stderr
     assert (agent.spool / "qwen3.want").read_text() == "qwen3\n"
 
 
@@ -100,7 +100,7 @@ def test_status_says_what_is_wanted_with_and_without_an_agent(agent: AgentProces
     agent.stop()
     agent.drop("new", "gemma3")
     stopped = agent.wantd("status")
-    assert "does not run" in stopped.stdout
+    assert "not running" in stopped.stdout
     assert "no agent serves this spool" in stopped.stdout
     assert "model_not_supported" in stopped.stdout
 
@@ -109,13 +109,13 @@ def test_check_says_what_is_wrong_and_how_to_mend_it(make_agent: Callable[..., A
     agent = make_agent()
     good = agent.wantd("check")
     assert good.returncode == 0, good.stdout
-    assert "two processes exclude each other" in good.stdout
+    assert "flock works between processes" in good.stdout
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     agent.set(catalog__path=broken, HF_ENDPOINT="http://127.0.0.1:9")
     bad = agent.wantd("check")
     assert bad.returncode == Exit.FAILURE
-    assert "BAD      catalogue" in bad.stdout
+    assert "BAD      catalog" in bad.stdout
     assert "BAD      Hub" in bad.stdout
 
 
@@ -151,7 +151,7 @@ def test_hangup_reads_the_configuration_again_without_dropping_a_byte(
         agent.ready("qwen3", deadline_s=15)
         (tmp_path / "wantd" / "config.toml").write_text("[transfer]\nmax_rat = 0\n")
         os.kill(agent.pid, signal.SIGHUP)
-        wait_until(lambda: "the new configuration is not used" in agent.log(), "it says so")
+        wait_until(lambda: "keeping the old configuration" in agent.log(), "it says so")
         agent.drop("gemma", "gemma3")
         agent.ready("gemma")
 

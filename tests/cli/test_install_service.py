@@ -13,6 +13,9 @@ from agent.cli.install_service import install
 from agent.cli.uninstall_service import uninstall
 from agent.config import load, shipped
 from agent.errors import ConfigError, Exit
+from agent.store.hub_view import HubView
+from agent.store.inventory import Inventory
+from tests.store.builders import MODES, Model, assert_whole, make_layout
 
 PROGRAM = "/opt/somewhere/bin/wantd"
 
@@ -79,7 +82,7 @@ def test_the_second_time_nothing_is_written_and_the_configuration_stays_the_oper
     install(host, places, PROGRAM, None)
     assert contents(tmp_path / "image") == before
     assert not [line for line in said if line.startswith("wrote")]
-    assert "kept       /etc/wantd/config.toml, which is yours" in said
+    assert "kept       /etc/wantd/config.toml (yours)" in said
 
 
 def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path, said: list[str]) -> None:
@@ -107,6 +110,17 @@ def test_what_was_installed_is_taken_away_again(tmp_path: Path, said: list[str],
     assert "not there  /etc/wantd/config.toml" in said
 
 
+def test_the_view_goes_with_the_service_and_the_models_stay(tmp_path: Path, said: list[str], places: Places) -> None:
+    layout = make_layout(f"{tmp_path}/.llmlb/models")
+    model = Model()
+    HubView(f"{tmp_path}/.llmlb/hub", layout, Inventory(layout), MODES).show(model.publish(layout).record)
+    assert (tmp_path / ".llmlb/hub/models--org--name/refs/main").exists()
+    uninstall(Host(said.append, run=Commands()), places)
+    assert_whole(layout, model)
+    assert list((tmp_path / ".llmlb/hub").iterdir()) == [tmp_path / ".llmlb/hub/CACHEDIR.TAG"]
+    assert not Path(layout.view).exists()
+
+
 @pytest.mark.parametrize(("version", "there"), [(252, False), (254, True)])
 def test_a_systemd_that_knows_how_gets_a_growing_back_off(
     tmp_path: Path, said: list[str], version: int, there: bool
@@ -122,8 +136,28 @@ def test_a_store_elsewhere_becomes_writable_for_the_service(tmp_path: Path, said
     config.write_text('[spool]\ndir = "/var/spool/wantd"\n[store]\ndir = "/data/big disk/100%"\n')
     install(host, places, PROGRAM, str(config))
     unit = (tmp_path / f"image{places.unit}.d/paths.conf").read_text()
-    assert 'ReadWritePaths="/data/big disk/100%%"\n' in unit
+    assert 'ReadWritePaths="/data/big disk"\n' in unit  # one mount for store and view, or no hard link would go across
     assert (tmp_path / "image/data/big disk/100%").is_dir()
+    assert (tmp_path / "image/data/big disk/hub").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("store", "writable"),
+    [
+        ('dir = "/data/100%"\nhub_cache = ""', '"/data/100%%"'),
+        ('dir = "/data/models"\nhub_cache = "/srv/hub"', '"/data/models" "/srv/hub"'),
+        ('dir = "/data/models"\nhub_cache = "/data/x/hub"', '"/data"'),
+        ('dir = "/models"', '"/models" "/hub"'),
+    ],
+)
+def test_the_service_may_write_to_store_and_view_wherever_they_are(
+    store: str, writable: str, tmp_path: Path, said: list[str]
+) -> None:
+    host, places = image(tmp_path, said), Places.of_host()
+    config = tmp_path / "config.toml"
+    config.write_text(f'[spool]\ndir = "/var/spool/wantd"\n[store]\n{store}\n')
+    install(host, places, PROGRAM, str(config))
+    assert f"ReadWritePaths={writable}\n" in (tmp_path / f"image{places.unit}.d/paths.conf").read_text()
 
 
 def test_a_store_that_the_service_could_never_see_is_refused(tmp_path: Path, said: list[str]) -> None:
@@ -170,5 +204,6 @@ def test_units_and_code_agree() -> None:
     for name, places in (("systemd", Places.of_host()), ("systemd/user", Places.of_user({"HOME": str(Path.home())}))):
         config = load(shipped(f"{name}/config.toml"), {})
         assert (config.spool.dir, config.store.dir) == (places.spool, places.store)
+        assert config.store.hub_cache == f"{Path(places.store).parent}/hub"
     for name in ("sysusers", "tmpfiles", "backoff"):
         assert Path(shipped(f"systemd/{name}.conf")).is_file()

@@ -22,7 +22,7 @@ def catalog(*items: Any) -> Catalog:
 
 
 def only(**item: Any) -> Entry:
-    """The one entry of a catalogue with nothing wrong in it."""
+    """The one entry of a catalog with nothing wrong in it."""
     found = catalog({"id": "x", "repo": "org/name", **item})
     assert found.problems == []
     return found.entries["x"]
@@ -85,7 +85,7 @@ def test_the_models_object_of_nodes_is_read() -> None:
         "source": "hf_gguf",
         "repo_id": "org/x",
         "artifacts": [{"filename": "a.gguf", "size_bytes": 7, "sha256": SHA.upper()}, {"filename": "b.json"}],
-        "status": "unknown keys of published catalogues are not ours to judge",
+        "status": "unknown keys of published catalogs are not ours to judge",
     }
     found = parse_catalog(json.dumps({"models": [item]}).encode())
     assert found.problems == []
@@ -133,7 +133,8 @@ def test_each_form_of_an_artifact(artifact: dict[str, Any], expected: Artifact) 
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        ({"id": ""}, "id"),
+        ({"id": ""}, "length >= 1"),
+        ({"id": "x" * 201}, "length <= 200"),
         ({"id": 7}, "id"),
         ({"id": "../x"}, "refused"),
         ({"id": "/etc"}, "refused"),
@@ -153,6 +154,7 @@ def test_each_form_of_an_artifact(artifact: dict[str, Any], expected: Artifact) 
         ({"artifacts": [{"url": "https://evil.example/x.gguf"}]}, "resolve/REVISION"),
         ({"artifacts": [{"url": "file:///etc/passwd"}]}, "resolve/REVISION"),
         ({"artifacts": [{"url": "https://h/a/b/resolve/main/..%2F..%2Fx"}]}, "refused"),
+        ({"artifacts": [{"url": "https://h/a/b/resolve/..%2Fmain/x"}]}, "resolve/REVISION"),
         ({"artifacts": [{"url": "https://h/a/b/c/d/resolve/main/x"}]}, "Hub allows"),
         ({"artifacts": [{"url": "http://[::1/a/b/resolve/main/x"}]}, "entry 1"),
         ({"artifacts": [{"name": "x", "sha256": "zz"}]}, "sha256"),
@@ -172,6 +174,23 @@ def test_a_bad_entry_is_reported_and_the_others_stay(bad: dict[str, Any], why: s
     assert reported.isascii()
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"), [(0, 0), (7.9, 7), (2**59, 2**59), (2**60, None), (1e30, None), (-1, None), (None, None)]
+)
+def test_a_size_is_an_estimate_and_a_silly_one_is_none(told: float | None, shown: int | None) -> None:
+    assert only(size_bytes=told).size_bytes == shown
+
+
+def test_a_name_describes_an_entry_before_its_description_does() -> None:
+    assert only(name="X", description="small").description == "X"
+    assert only(description="small").description == "small"
+    assert only().description == ""
+
+
+def test_an_id_has_two_hundred_characters_at_most() -> None:
+    assert list(catalog({"id": "x" * 200, "repo": "org/name"}).entries) == ["x" * 200]
+
+
 @pytest.mark.parametrize("item", [None, 1, "qwen", [], [["id"]]])
 def test_an_entry_that_is_no_object_is_reported(item: Any) -> None:
     found = catalog(QWEN, item)
@@ -181,19 +200,26 @@ def test_an_entry_that_is_no_object_is_reported(item: Any) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"7", b"null", b"{}", b'{"models": {}}', b"[1]", b"\xff", b"[" * 5000, b" " * (16 * 2**20 + 1)]
 )
-def test_a_catalogue_that_cannot_be_used_at_all_is_an_error(data: bytes) -> None:
+def test_a_catalog_that_cannot_be_used_at_all_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         parse_catalog(data)
 
 
-def test_an_empty_catalogue_is_one_and_a_byte_order_mark_is_fine() -> None:
+def test_a_catalog_has_sixteen_mebibytes_at_most() -> None:
+    assert parse_catalog(b"[]".ljust(16 * 2**20)).entries == {}
+    with pytest.raises(ValueError, match="more than"):
+        parse_catalog(b"[]".ljust(16 * 2**20 + 1))
+
+
+def test_an_empty_catalog_is_one_and_a_byte_order_mark_is_fine() -> None:
     assert parse_catalog(b"[]").entries == {}
     assert parse_catalog(b"\xef\xbb\xbf" + json.dumps([QWEN]).encode()).entries.keys() == {"qwen3"}
 
 
 @pytest.mark.parametrize("other", ["qwen3", "QWEN3", "Qwen3"])
 def test_two_entries_never_share_a_directory_and_the_first_one_stays(other: str) -> None:
-    found = catalog(QWEN, {"id": other, "repo": "evil/repo"})
+    found = catalog(QWEN, {"id": other, "repo": "evil/repo"}, {"id": "phi4", "repo": "o/p"})
+    assert list(found.entries) == ["qwen3", "phi4"]
     assert found.entries["qwen3"].repo == QWEN["repo"]
     assert "same directory" in found.problems[0]
 
@@ -243,6 +269,22 @@ def test_what_is_not_there_is_told_with_the_nearest_ids(typed: str, meant: str) 
 
 
 @pytest.mark.parametrize(
+    ("typed", "known", "offered"),
+    [
+        ("qwen", [f"qwen{n}" for n in range(5)], 3),  # no more than three
+        ("qwen", ["a-small-model-called-qwen-of-somebody"], 1),  # what was typed is within it
+        ("phi4-instruct-as-somebody-called-it", ["phi4"], 1),  # it is within what was typed
+        ("organization/y", ["organisation/x"], 1),  # nearly the whole
+        ("some-long-organisation/lama3.3", ["llama3.3"], 1),  # nearly the last part
+        ("abcdxxxx", ["abcdyyyyyy"], 0),  # less than half
+    ],
+)
+def test_what_is_near_enough_is_offered_and_nothing_else(typed: str, known: list[str], offered: int) -> None:
+    found = catalog(*({"id": name, "repo": f"o/{at}"} for at, name in enumerate(known)))
+    assert len(found.near(typed)) == offered
+
+
+@pytest.mark.parametrize(
     ("policy", "model", "passes"),
     [
         ("catalog", "qwen3", True),
@@ -257,7 +299,7 @@ def test_what_is_not_there_is_told_with_the_nearest_ids(typed: str, meant: str) 
         ([], "qwen3", False),
     ],
 )
-def test_the_policy_decides_by_catalogue_or_by_patterns(policy: Any, model: str, passes: bool) -> None:
+def test_the_policy_decides_by_catalog_or_by_patterns(policy: Any, model: str, passes: bool) -> None:
     known = catalog(QWEN)
     reference = Reference(model)
     assert allowed(policy, reference, known.find(reference)) is passes

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.job import FINAL, LEGAL, State, combined, move
+from agent.core.states import FINAL, LEGAL, State, combined, move
 
 STATES = st.sampled_from(list(State))
 

@@ -28,6 +28,7 @@ from agent.core.names import (
 )
 from agent.errors import Code, WantdError
 
+LONGEST = "/".join(["d" * 255, "d" * 255, "d" * 255, "d" * 250, "d" * 5])  # 1,024 bytes
 COMMIT = "1a2b3c4d5e6f7890abcdef1234567890abcdef12"
 
 # Text that is made to get out: separators, dots, controls, reserved words, beside anything at all.
@@ -77,7 +78,7 @@ def test_a_safe_name_never_leaves_its_directory(text: str) -> None:
         "\udc80",
         "x" * 256,
         "é" * 128,
-        "/".join(["d" * 200] * 6),
+        LONGEST + "d",
         ".wantd.json",
         ".WANTD.json",
         ".locks/x",
@@ -97,7 +98,18 @@ def test_a_repository_cannot_bring_a_record_for_a_model_below_it() -> None:
         safe_name("qwen2.5/.wantd.json")
 
 
-@pytest.mark.parametrize("text", ["model.gguf", "Q4/a b (1).gguf", ".gitattributes", "onnx/.cfg", "é" * 127, "a.b..c"])
+@pytest.mark.parametrize(
+    ("text", "why"), [("", "it is empty"), ("/a", "it is absolute"), ("a/../b", "component"), ("a\\b", "backslash")]
+)
+def test_a_refusal_says_what_is_wrong_with_the_name(text: str, why: str) -> None:
+    with pytest.raises(WantdError, match=why):
+        safe_name(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["model.gguf", "Q4/a b (1).gguf", ".gitattributes", "onnx/.cfg", "é" * 127, "x" * 255, "a.b..c", LONGEST],
+)
 def test_ordinary_names_pass_as_they_are(text: str) -> None:
     assert safe_name(text) == text
 
@@ -133,7 +145,14 @@ def test_each_form_of_a_reference(text: str, expected: Reference) -> None:
     assert parse_reference(str(expected)) == expected
 
 
-def test_a_catalogue_id_that_holds_a_colon_is_taken_whole() -> None:
+def test_a_text_that_is_no_reference_is_told_why() -> None:
+    for text, why in (("", "it is empty"), ("x" * 513, "longer than 512 characters"), ("a\0", "control characters")):
+        with pytest.raises(WantdError, match=why):
+            parse_reference(text)
+    assert parse_reference("x" * 512, ["x" * 512]) == Reference("x" * 512)
+
+
+def test_a_catalog_id_that_holds_a_colon_is_taken_whole() -> None:
     known = {"qwen3:8b", "a@b"}
     assert parse_reference("Qwen3:8B", known) == Reference("Qwen3:8B")
     assert parse_reference("a@b", known) == Reference("a@b")
@@ -226,27 +245,26 @@ def test_no_model_id_names_the_store_itself_or_our_own_directories(model: str) -
     assert caught.value.code is Code.FORBIDDEN_PATH
 
 
-def test_a_refusal_says_what_is_wrong_with_the_name() -> None:
-    for text, why in (("", "it is empty"), ("/a", "it is absolute"), ("a\\b", "backslash"), ("a/.wantdx", ".wantd")):
-        with pytest.raises(WantdError, match=re.escape(why)):
-            safe_name(text)
-    assert safe_name("/".join(["d" * 127] * 8)) and len("/".join(["d" * 127] * 8)) == PATH_MAX_BYTES - 1
-    assert safe_name("/".join([*["d" * 127] * 7, "d" * 128]))
-    with pytest.raises(WantdError, match="longer than 1024 bytes"):
-        safe_name("/".join([*["d" * 127] * 7, "d" * 129]))
+def test_a_model_directory_has_a_name_of_255_characters_at_most() -> None:
+    assert store_name("x" * 255) == "x" * 255
 
 
-def test_commits_and_quants_are_told_by_their_form() -> None:
-    assert is_commit("1a2b3c4") and is_commit(COMMIT) and not is_commit("1a2b3c") and not is_commit(COMMIT + "0")
-    assert is_whole_commit(COMMIT) and not is_whole_commit(COMMIT[:39]) and not is_whole_commit("z" * 40)
-    assert (
-        is_quant("Q4_K_M")
-        and is_quant("q" * 64)
-        and not is_quant("q" * 65)
-        and not is_quant("")
-        and not is_quant("a/b")
-    )
-    assert len(revision_suffix("X" * 200)) == 80 + 1 + 6
+def test_a_quant_is_told_by_its_form() -> None:
+    assert all(is_quant(text) for text in ("Q4_K_M", "fp16", "q" * 64))
+    assert not any(is_quant(text) for text in ("q" * 65, "", "a/b", "-q", "q\n"))
+
+
+def test_a_commit_has_seven_to_forty_digits_and_a_whole_one_has_forty() -> None:
+    for text, commit, whole in (
+        (COMMIT, True, True),
+        (COMMIT[:39], True, False),
+        (COMMIT[:7], True, False),
+        (COMMIT[:6], False, False),
+        (COMMIT + "0", False, False),
+        (COMMIT.upper(), False, False),
+        ("g" * 40, False, False),
+    ):
+        assert (is_commit(text), is_whole_commit(text)) == (commit, whole), text
 
 
 def test_a_commit_shows_with_twelve_digits_and_names_that_fold_together_stay_apart() -> None:
@@ -281,6 +299,12 @@ def test_names_that_only_look_alike_lie_side_by_side() -> None:
 def test_shown_text_is_one_short_ascii_line(text: str, limit: int) -> None:
     shown = show(text, limit)
     assert shown.isascii() and shown.isprintable() and len(shown) <= limit
+
+
+def test_text_is_shown_whole_up_to_the_limit_and_cut_to_it_beyond() -> None:
+    assert show("x" * 118) == "'" + "x" * 118 + "'"
+    assert show("x" * 119) == "'" + "x" * 115 + "...'"
+    assert len(show("x" * 119)) == 120
 
 
 def test_a_bare_name_has_no_quotes() -> None:

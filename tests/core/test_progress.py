@@ -1,4 +1,4 @@
-"""What a reader finds in a `.progress` file: every field of SPEC section 3, and nothing that runs backwards."""
+"""What a reader finds in a `.progress` file: every field of the contract, and nothing that runs backwards."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.job import State
 from agent.core.progress import (
-    FILES_SHOWN,
     AgentInfo,
     FileProgress,
     ModelProgress,
     WantInfo,
     render,
-    timestamp,
     want_fraction,
     want_state,
 )
+from agent.core.states import State
+from agent.core.waits import ForDisk, ForSlot, NotBefore
+from agent.core.words import timestamp
 from agent.errors import Code, WantdError
 
 NOW = datetime(2026, 11, 22, 7, 4, 11, 120_900, tzinfo=UTC)
@@ -124,6 +124,7 @@ def test_ready_says_where_and_is_the_only_one_at_one() -> None:
     assert (value["state"], value["progress"], value["eta_s"]) == ("ready", 1.0, None)
     assert value["models"][0]["path"] == "/store/qwen3/m.gguf"
     assert value["models"][0]["files"][0]["state"] == "ready"
+    assert (value["bytes_done"], value["bytes_total"], ready.files_done) == (484, 484, 1)
     assert value["finished_at"] == "2026-11-22T07:04:11.120Z"
 
 
@@ -139,37 +140,26 @@ def test_a_want_that_was_just_seen_is_queued() -> None:
     assert (value["state"], value["progress"], value["bytes_total"], value["models"]) == ("queued", 0.0, None, [])
 
 
-@pytest.mark.parametrize(
-    "waiting",
-    [
-        {"for": "lock", "holder": {"pid": 1, "host": "a", "since": "2026-11-22T07:04:11.120Z", "progress": 0.5}},
-        {"for": "slot"},
-        {"for": "retry", "until": "2026-11-22T07:04:11.120Z", "because": ERROR.to_json()},
-        {"for": "rate_limit", "until": "2026-11-22T07:04:11.120Z"},
-        {"for": "disk", "need_bytes": 7, "free_bytes": 5},
-    ],
-    ids=lambda waiting: str(waiting["for"]),
-)
-def test_a_wait_says_what_for_as_long_as_it_lasts(waiting: dict[str, Any]) -> None:
+def test_a_wait_is_told_as_long_as_it_lasts() -> None:
     made = model(State.RESOLVING)
-    made.go(State.WAITING, waiting=waiting)
+    made.go(State.WAITING, waiting=ForDisk(7, 5))
     value = shown(made)
     assert value["state"] == "waiting"
-    assert value["waiting"] == value["models"][0]["waiting"] == waiting
+    assert value["waiting"] == value["models"][0]["waiting"] == {"for": "disk", "need_bytes": 7, "free_bytes": 5}
     made.go(State.DOWNLOADING)
     value = shown(made)
     assert value["waiting"] is None and value["models"][0]["waiting"] is None
 
 
 def test_a_want_may_wait_for_its_time_itself() -> None:
-    waiting = {"for": "not_before", "until": "2026-12-01T02:00:00.000Z"}
-    value = shown(waiting=waiting)
-    assert (value["state"], value["waiting"]) == ("waiting", waiting)
+    value = shown(waiting=NotBefore(datetime(2026, 12, 1, 2, tzinfo=UTC)))
+    expected = {"for": "not_before", "until": "2026-12-01T02:00:00.000Z"}
+    assert (value["state"], value["waiting"]) == ("waiting", expected)
 
 
 def test_a_wait_of_one_model_does_not_hide_that_another_moves() -> None:
     waiting = model(State.RESOLVING)
-    waiting.go(State.WAITING, waiting={"for": "slot"})
+    waiting.go(State.WAITING, waiting=ForSlot())
     value = shown(waiting, downloading(1, 2))
     assert (value["state"], value["waiting"]) == ("downloading", None)
     assert value["models"][0]["waiting"] == {"for": "slot"}
@@ -188,6 +178,7 @@ def test_an_error_says_code_message_hint_and_where() -> None:
         "file": "m.gguf",
     }
     assert (value["state"], value["error"], value["models"][0]["error"]) == ("failed", expected, expected)
+    assert shown(ModelProgress.failed(ERROR)) == value
     unread = shown(error=WantdError(Code.WANT_INVALID, "bad", "mend it"))
     assert (unread["state"], unread["error"]["code"]) == ("failed", "want_invalid")
 
@@ -214,24 +205,37 @@ def test_a_long_list_is_cut_to_what_moves() -> None:
     assert entry["bytes_done"] == 3025
     for file in files[304:]:
         made.update(file, 1, State.DOWNLOADING, 1.0)
-    assert len(shown(made)["models"][0]["files"]) == FILES_SHOWN
+    assert len(shown(made)["models"][0]["files"]) == 200
 
 
-def test_a_list_of_two_hundred_is_shown_whole() -> None:
+@pytest.mark.parametrize(("count", "whole"), [(200, True), (201, False)])
+def test_a_list_of_two_hundred_is_shown_whole(count: int, whole: bool) -> None:
     made = model(State.RESOLVING, State.DOWNLOADING)
-    made.begin([FileProgress(f"f{n}", 1) for n in range(FILES_SHOWN)], FILES_SHOWN)
+    made.begin([FileProgress(f"f{n}", 1) for n in range(count)], count)
     entry = shown(made)["models"][0]
-    assert len(entry["files"]) == FILES_SHOWN and "files_total" not in entry
+    assert len(entry["files"]) == (200 if whole else 0)
+    assert ("files_total" in entry) is not whole
 
 
 def test_unknown_sizes_show_no_total_and_no_eta() -> None:
     value = shown(downloading(5, None, rate=3.0))
     assert (value["bytes_done"], value["bytes_total"], value["eta_s"]) == (5, None, None)
+    assert shown(downloading(5, None), downloading(5, 100))["bytes_total"] is None
+    assert shown(downloading(0, 0), downloading(5, 100))["bytes_total"] == 100
+
+
+def test_the_eta_is_what_is_left_at_the_rate_of_now_to_a_tenth_of_a_second() -> None:
+    moving = downloading(1, 2)
+    moving.rate = 3.0
+    assert shown(moving)["eta_s"] == 0.3
+    moving.rate = 0.5
+    assert shown(moving)["eta_s"] == 2.0
 
 
 def test_many_models_count_by_their_bytes_where_all_are_known() -> None:
     assert want_fraction([downloading(50, 100), downloading(0, 300)]) == 0.125
     assert want_fraction([downloading(50, 100), model()]) == 0.25
+    assert want_fraction([downloading(0, 300), model(State.READY, bytes_total=100)]) == 0.25
     assert want_state([model(State.READY), model()], None) is State.QUEUED
     assert want_state([model(State.READY)], ERROR) is State.FAILED
 
@@ -256,19 +260,79 @@ def test_progress_never_runs_backwards_within_an_attempt(steps: list[tuple[int, 
         least = fraction
 
 
-def test_the_rate_is_of_the_last_seconds_and_ends_with_the_download() -> None:
+def rate_after(*marks: tuple[float, int]) -> float:
+    """The rate, in bytes per second, once these bytes were there at these times."""
     made = model(State.RESOLVING, State.DOWNLOADING)
     file = FileProgress("f", 10_000)
     made.begin([file], 10_000)
-    for second in range(11):
-        made.update(file, second * 100, State.DOWNLOADING, float(second))
+    for now, done in marks:
+        made.update(file, done, State.DOWNLOADING, now)
+    return made.rate
+
+
+@pytest.mark.parametrize(
+    ("marks", "rate"),
+    [
+        ([(5.0, 700)], 0.0),  # what was there at the beginning did not come at any rate
+        ([(0.0, 0), (0.5, 50)], 100.0),
+        ([(0.0, 0), (2.0, 200), (4.0, 200)], 50.0),  # since the last mark that is three seconds old
+        ([(0.0, 0), (1.0, 100), (5.0, 100)], 0.0),
+        ([(float(second), min(second, 10) * 100) for second in range(13)], 100 / 3),
+        ([(float(second), min(second, 10) * 100) for second in range(14)], 0.0),  # a stall shows after three seconds
+        ([(float(second), second * second) for second in range(10)], 15.0),  # 81 - 36 in three seconds
+        ([(0.0, 0), (1.0, 100), (2.0, 100)], 50.0),  # no byte came: that is not the same as bytes that were lost
+    ],
+)
+def test_the_rate_is_of_the_last_three_seconds(marks: list[tuple[float, int]], rate: float) -> None:
+    assert rate_after(*marks) == pytest.approx(rate)
+
+
+def test_the_rate_is_reckoned_ten_times_a_second_at_most() -> None:
+    assert rate_after((0.0, 0), (0.1, 10)) == 100.0
+    assert rate_after((0.0, 0), (1.0, 100), (1.05, 9000)) == 100.0
+
+
+def test_the_rate_begins_again_where_bytes_were_lost() -> None:
+    assert rate_after((0.0, 0), (1.0, 100), (2.0, 50)) == 0.0
+    assert rate_after((0.0, 0), (1.0, 100), (2.0, 50), (3.0, 60)) == 10.0
+
+
+def test_the_rate_ends_with_the_download_and_begins_again_with_the_next() -> None:
+    made = downloading(0, 1000)
+    file = made.files[0]
+    made.update(file, 100, State.DOWNLOADING, 2.0)
     assert made.rate == 100.0
-    for second in range(11, 20):
-        made.update(file, 1000 + (second - 10) * 500, State.DOWNLOADING, float(second))
-    assert made.rate == 500.0
     made.go(State.VERIFYING)
     assert made.rate == 0.0
     assert shown(made)["eta_s"] is None
+    made.go(State.DOWNLOADING)
+    made.update(file, 200, State.DOWNLOADING, 5.0)
+    assert made.rate == 0.0
+    made.update(file, 220, State.DOWNLOADING, 6.0)
+    assert made.rate == 20.0
+
+
+def test_a_new_plan_begins_with_what_its_files_say() -> None:
+    made = downloading(70, 100)
+    made.update(made.files[0], 100, State.READY, 2.0)
+    files = [FileProgress("a", 10, state=State.READY), FileProgress("b", 500)]
+    made.begin(files, 510)
+    assert (made.bytes_done, made.bytes_total, made.files_done) == (0, 510, 1)
+    made.update(files[1], 200, State.DOWNLOADING, 3.0)
+    assert made.rate == 0.0
+    made.update(files[1], 210, State.DOWNLOADING, 4.0)
+    assert (made.bytes_done, made.rate) == (210, 10.0)
+
+
+def test_each_tenth_is_a_step_and_the_last_one_is_the_end() -> None:
+    assert [downloading(done, 100).step for done in (0, 9, 10, 99, 100)] == [0, 0, 1, 9, 9]
+    assert model(State.READY).step == 10
+
+
+def test_a_model_that_nothing_has_happened_to_is_at_nothing() -> None:
+    made = ModelProgress()
+    assert (made.state, made.bytes_done, made.rate, made.attempt) == (State.QUEUED, 0, 0.0, 1)
+    assert shown(made)["rate_bytes_per_s"] == 0
 
 
 def test_verification_is_told_from_downloading_by_the_files() -> None:
@@ -283,15 +347,28 @@ def test_verification_is_told_from_downloading_by_the_files() -> None:
     assert (made.only_verifying, made.files_done) == (False, 2)
 
 
+def test_a_file_whose_hash_was_wrong_is_no_longer_verified() -> None:
+    made = model(State.RESOLVING, State.DOWNLOADING)
+    one, two = FileProgress("a", 1), FileProgress("b", 1)
+    made.begin([one, two], 2)
+    for file in (one, two):
+        made.update(file, 1, State.VERIFYING, 1.0)
+    made.update(one, 0, State.DOWNLOADING, 2.0)
+    assert not made.only_verifying
+    made.update(one, 1, State.VERIFYING, 3.0)
+    assert made.only_verifying
+    made.update(one, 1, State.READY, 4.0)
+    assert (made.only_verifying, made.files_done) == (True, 1)
+
+
 @pytest.mark.parametrize(
     ("time", "text"),
     [
         (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05.000Z"),
         (datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=timezone(timedelta(hours=9))), "2026-01-01T18:04:05.999Z"),
-        (None, None),
     ],
 )
-def test_times_are_utc_with_milliseconds(time: datetime | None, text: str | None) -> None:
+def test_times_are_utc_with_milliseconds(time: datetime, text: str) -> None:
     assert timestamp(time) == text
 
 

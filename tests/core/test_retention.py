@@ -1,4 +1,4 @@
-"""Partials are kept for those who may come back, and not for ever."""
+"""Partials are kept for wants that may return, for a limited time."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def left(key: str, age: float) -> Leftover:
 def test_what_nobody_has_wanted_for_the_whole_time_goes() -> None:
     old, new = left("old", KEEP + 1), left("new", KEEP - 1)
     assert expired([old, new], [], NOW, KEEP) == [old]
+
+
+def test_it_stays_until_the_time_is_over() -> None:
+    assert expired([left("a", KEEP)], [], NOW, KEEP) == []
 
 
 def test_what_is_wanted_stays_however_old_it_is() -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from agent.core.ranges import granule_for
-from agent.embedded_hub.process import HubProcess
 from agent.errors import Code, Exit
 from tests.harness import AgentProcess, clean_environment, wait_until
+from tests.hub.process import HubProcess
 
 REPO = "bartowski/Qwen_Qwen3-0.6B-GGUF"
 FILE = "Qwen_Qwen3-0.6B-Q4_K_M.gguf"

@@ -1,4 +1,4 @@
-"""Each error code of SPEC section 9, raised through the spool, with a message and a hint fit to act on."""
+"""Each error code, raised through the spool, with a message and a hint fit to act on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from agent.embedded_hub.access import TOKEN_PLAIN
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_until
+from tests.hub.access import TOKEN_PLAIN
+from tests.hub.process import HubProcess
+from tests.hub.standard import PARTIAL
 
 
 def refused_endpoint() -> str:
@@ -100,6 +101,16 @@ def test_checksum_mismatch_names_both_hashes_and_publishes_nothing(agent: AgentP
     assert not (agent.store / "qwen3").exists()
 
 
+def test_a_repository_that_was_uploaded_in_part_fails_and_names_the_missing_shard(
+    make_agent: Callable[..., AgentProcess],
+) -> None:
+    with make_agent(policy__allow="any") as agent:
+        agent.drop("x", PARTIAL)
+        error = agent.failed("x")
+        assert (error["code"], error["file"]) == ("file_not_found", "model-00002-of-00003.safetensors")
+        assert not (agent.store / PARTIAL).exists()
+
+
 def because(agent: AgentProcess, name: str, code: str) -> dict[str, Any]:
     """Wait until a want waits for its next try, for that reason."""
 
@@ -129,6 +140,14 @@ def test_rate_limited_waits_for_the_time_that_the_hub_names(agent: AgentProcess,
     assert answer["waiting"]["until"] > answer["updated_at"]
 
 
+def test_a_quota_that_is_used_up_is_waited_for_without_a_retry_after(agent: AgentProcess, hub: HubProcess) -> None:
+    hub.configure(api_quota=0, window_s=300)
+    agent.drop("x", "qwen3")
+    answer = agent.wait("x", "waiting")
+    assert answer["waiting"]["for"] == "rate_limit"
+    assert hub.stats()["recent"][-1]["status"] == 429
+
+
 def test_stalled_downloads_are_tried_again_and_end_well(
     make_agent: Callable[..., AgentProcess], hub: HubProcess
 ) -> None:
@@ -140,7 +159,7 @@ def test_stalled_downloads_are_tried_again_and_end_well(
         agent.ready("x")
 
 
-def test_a_model_that_is_not_in_the_catalogue_makes_no_request(agent: AgentProcess, hub: HubProcess) -> None:
+def test_a_model_that_is_not_in_the_catalog_makes_no_request(agent: AgentProcess, hub: HubProcess) -> None:
     """Issue 2, point 6."""
     agent.drop("x", "qwen33")
     error = agent.failed("x", deadline_s=1)
@@ -150,7 +169,7 @@ def test_a_model_that_is_not_in_the_catalogue_makes_no_request(agent: AgentProce
     assert hub.stats()["recent"] == []
 
 
-def test_a_broken_catalogue_leaves_the_last_good_one_in_force(
+def test_a_broken_catalog_leaves_the_last_good_one_in_force(
     make_agent: Callable[..., AgentProcess], tmp_path: Path
 ) -> None:
     catalog = tmp_path / "catalog.json"
@@ -160,7 +179,7 @@ def test_a_broken_catalogue_leaves_the_last_good_one_in_force(
         agent.drop("two", "two")
         assert agent.failed("two")["code"] == "model_not_supported"
         catalog.write_text("[{")
-        wait_until(lambda: "cannot be used" in agent.log(), "it says so")
+        wait_until(lambda: "cannot use the catalog" in agent.log(), "it says so")
         agent.drop("one", "one")
         agent.ready("one")
         # A want that failed for want of an entry is served when the entry comes.

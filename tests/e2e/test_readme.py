@@ -1,7 +1,8 @@
-"""What the README shows runs as it is shown."""
+"""What README and docs/ show runs as it is shown."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -9,19 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import Code, Exit
 from tests.harness import CHECKOUT, AgentProcess
 
 README = (CHECKOUT / "README.md").read_text()
+LANGUAGES = (CHECKOUT / "docs" / "languages.md").read_text()
 
 C_PROGRAM = "#include <stdio.h>\n#include <string.h>\n#include <unistd.h>\nint main(void) {\n%s\nreturn 0; }\n"
 JAVA_PROGRAM = "import java.nio.file.*;\nclass Want { public static void main(String[] a) throws Exception {\n%s\n} }\n"
 
 
-def snippet(language: str) -> str:
-    """The code block that follows the language's name in the section on languages."""
-    section = README.split("## Ask from any language")[1].split("\n## ")[0]
-    found = re.search(rf"^{language}[^\n]*:\n```[a-z]+\n(.*?)```", section, re.MULTILINE | re.DOTALL)
+def snippet(language: str, page: str = LANGUAGES) -> str:
+    """The code block that follows the language's name."""
+    found = re.search(rf"^{language}[^\n]*:\n```[a-z]+\n(.*?)```", page, re.MULTILINE | re.DOTALL)
     assert found, language
     return found[1]
 
@@ -63,8 +63,27 @@ def test_the_lines_for(make_agent: Callable[..., AgentProcess], tmp_path: Path, 
     assert done.stdout.strip() == f"{agent.store}/qwen3/Qwen_Qwen3-0.6B-Q4_K_M.gguf"
 
 
-def test_every_error_code_is_listed_with_its_exit_code_and_whether_it_is_retried() -> None:
-    from agent.errors import RETRYABLE
+def test_readme_shows_the_same_lines_for_the_shell() -> None:
+    assert snippet("Shell", README) == snippet("Shell", LANGUAGES)
 
-    listed = re.findall(r"^\| `([a-z_]+)`( ↻)? \| ([0-9]+) \|", README, re.MULTILINE)
-    assert listed == [(c.value, " ↻" if c in RETRYABLE else "", str(Exit.of(c))) for c in Code]
+
+def test_readme_begins_with_what_a_stranger_does_first() -> None:
+    first = README.splitlines()[:80]
+    assert any(line.startswith("make demo") for line in first)
+    assert any(line.startswith("make test") for line in first)
+
+
+def test_the_progress_file_that_the_protocol_shows_has_the_keys_of_a_real_one(
+    make_agent: Callable[..., AgentProcess],
+) -> None:
+    text = (CHECKOUT / "docs" / "protocol.md").read_text().split("## Progress files")[1]
+    block = re.search(r"```json\n(.*?)```", text, re.DOTALL)
+    assert block
+    shown = json.loads(block[1])
+    with make_agent() as agent:
+        agent.drop("qwen3", "qwen3")
+        agent.ready("qwen3")
+        real = agent.progress("qwen3") or {}
+    assert list(shown) == list(real)
+    assert list(shown["models"][0]) == list(real["models"][0])
+    assert list(shown["models"][0]["files"][0]) == list(real["models"][0]["files"][0])

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_all_ready, wait_until
+from tests.hub.process import HubProcess
 
 RSS_MAX = 150_000_000
 

@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.embedded_hub.access import TOKEN_GRANTED
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_until
+from tests.hub.access import TOKEN_GRANTED
+from tests.hub.process import HubProcess
 
 
 def test_a_gguf_lies_where_llmlbs_node_looks(agent: AgentProcess, hub: HubProcess) -> None:
-    """Issue 2, point 9, and the shape of `manifest.json` in HUB.md."""
+    """The shape of `manifest.json` is what a node of llmlb reads (docs/hub.md)."""
     agent.drop("qwen3", "qwen3")
     path = Path(agent.ready("qwen3"))
     folder = agent.store / "qwen3"
@@ -28,7 +28,8 @@ def test_a_gguf_lies_where_llmlbs_node_looks(agent: AgentProcess, hub: HubProces
     assert by_name["model.gguf"]["digest"] == by_name[path.name]["digest"] == digest
     record = json.loads((folder / ".wantd.json").read_bytes())
     assert record["repo"] == "bartowski/Qwen_Qwen3-0.6B-GGUF"
-    assert record["files"] == [{"name": path.name, "size": path.stat().st_size, "sha256": digest, "source": "hub"}]
+    facts = {"name": path.name, "size": path.stat().st_size, "sha256": digest, "source": "hub", "etag": digest}
+    assert record["files"] == [facts]
     assert not (os.stat(path).st_mode & 0o022)
 
 
@@ -122,8 +123,8 @@ def test_an_unwritable_place_beside_a_want_is_said_by_status(agent: AgentProcess
     (agent.spool / f"{too_long}.want").write_text("qwen3")
     (agent.spool / f"{fits}.want").write_text("qwen3")
     agent.ready(fits)
-    wait_until(lambda: (agent.store / "qwen3" / ".wantd.json").exists(), "it is carried out all the same")
-    wait_until(lambda: "no progress file beside" in agent.log(), "the log says so")
+    wait_until(lambda: (agent.store / "qwen3" / ".wantd.json").exists(), "it is downloaded all the same")
+    wait_until(lambda: "cannot write the progress file of" in agent.log(), "the log says so")
     said = json.loads(agent.wantd("status", "--json").stdout)
     [unanswered] = [want for want in said["wants"] if want["state"] == "unanswered"]
     assert "too long" in unanswered["why"]

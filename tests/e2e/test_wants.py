@@ -1,4 +1,4 @@
-"""Every way of writing a want, and what becomes of it (SPEC section 2)."""
+"""Every way of writing a want, and what becomes of it (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_all_ready, wait_until
+from tests.hub.process import HubProcess
 
 GGUF = "bartowski/Qwen_Qwen3-0.6B-GGUF"
 

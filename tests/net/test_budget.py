@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.retry import RESUME_SPACING_S, SERVER_WAIT_MAX_S
 from agent.net.budget import (
     MAX_HOSTS,
-    MAX_WAIT_S,
-    RESUME_SPACING_S,
     HostBudgets,
     Quota,
     parse_quotas,
@@ -79,9 +78,9 @@ def test_retry_after_as_a_date_is_counted_on_the_servers_own_clock(budgets: Host
 
 def test_nobody_stops_us_for_longer_than_the_maximum(budgets: HostBudgets) -> None:
     budgets.observe(HOST, 429, {"Retry-After": str(365 * 86400)})
-    assert budgets.delay(HOST) == MAX_WAIT_S
+    assert budgets.delay(HOST) == SERVER_WAIT_MAX_S
     budgets.observe("b:1", 200, {"RateLimit": f'"api";r=0;t={10**30}'})
-    assert budgets.delay("b:1") == MAX_WAIT_S
+    assert budgets.delay("b:1") == SERVER_WAIT_MAX_S
 
 
 def test_a_refusal_without_a_word_is_waited_for_longer_each_time(budgets: HostBudgets, clock: Clock) -> None:
@@ -183,18 +182,18 @@ _NASTY = st.one_of(
 def test_no_header_breaks_the_parser_or_asks_for_too_much(limit: str, policy: str) -> None:
     for quota in parse_quotas(limit, policy):
         assert quota.remaining >= 0
-        assert 0 <= quota.reset_s <= MAX_WAIT_S
+        assert 0 <= quota.reset_s <= SERVER_WAIT_MAX_S
         assert quota.spacing_s >= 0
 
 
 @given(_NASTY)
 def test_no_retry_after_breaks_the_parser_or_asks_for_too_much(text: str) -> None:
     wait = parse_retry_after(text, NOW)
-    assert wait is None or 0 <= wait <= MAX_WAIT_S
+    assert wait is None or 0 <= wait <= SERVER_WAIT_MAX_S
 
 
 @given(st.integers(100, 599), st.dictionaries(st.sampled_from(["RateLimit", "Date", "retry-after"]), _NASTY))
 def test_no_answer_breaks_the_budget(status: int, headers: dict[str, str]) -> None:
     budgets = HostBudgets(Clock(), wall=lambda: NOW)
     budgets.observe(HOST, status, headers)
-    assert 0 <= budgets.delay(HOST) <= MAX_WAIT_S
+    assert 0 <= budgets.delay(HOST) <= SERVER_WAIT_MAX_S

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from agent.embedded_hub.balancer import BalancedModel
-from agent.embedded_hub.process import HubProcess
+from bench.ports import free_ports
 from tests.harness import AgentProcess
-from tests.proxy.places import Balancer, free_ports
+from tests.hub.balancer import BalancedModel
+from tests.hub.process import HubProcess
+from tests.proxy.places import Balancer
 
 # Passing faults are tried again soon: what is tested is where the next try goes.
 QUICK = {"transfer__retry_min_s": 0.1, "transfer__retry_max_s": 1.0, "hub__connect_timeout_s": 3}

@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.core.names import store_name
-from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
 from agent.embedded_hub.repo import HubFile, Repo
-from agent.embedded_hub.standard import standard_repos
+from bench.ports import free_ports
 from tests.harness import AgentProcess, wait_until
+from tests.hub.balancer import BalancedModel, EmbeddedBalancer
+from tests.hub.standard import standard_repos
 
 GGUF_REPO = "bartowski/Qwen_Qwen3-0.6B-GGUF"
 GGUF_FILE = "Qwen_Qwen3-0.6B-Q4_K_M.gguf"
@@ -28,7 +29,7 @@ class Balancer:
     """An embedded balancer in a thread of its own; `it` may be looked at and changed at any time."""
 
     def __init__(self, *models: BalancedModel, **options: Any) -> None:
-        self.it = EmbeddedBalancer(models, **options)
+        self.it = EmbeddedBalancer(models, **({"port": free_ports(1)[0]} | options))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="balancer")
 
@@ -90,15 +91,6 @@ class BlackHole:
         return True
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, for servers that come back where they were."""
-    with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in with_sockets]
-    for one in with_sockets:
-        one.close()
-    return ports
-
-
 def the_hubs(repo: str, **arguments: Any) -> Repo:
     """A repository as an embedded Hub with the same arguments has it, byte for byte."""
     return next(found for found in standard_repos(**arguments) if found.id == repo)
@@ -109,7 +101,7 @@ def files_of(repo: Repo) -> Mapping[str, HubFile]:
 
 
 def balanced_gguf(repo: Repo, **more: Any) -> BalancedModel:
-    """The GGUF of the catalogue's qwen3 as llmlb has it: under its own name for it."""
+    """The GGUF of the catalog's qwen3 as llmlb has it: under its own name for it."""
     more = {"quantization": "Q4_K_M"} | more
     return BalancedModel("qwen3", {"model.gguf": files_of(repo)[GGUF_FILE]}, **more)
 

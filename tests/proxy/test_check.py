@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess
+from tests.hub.process import HubProcess
 from tests.proxy.places import DEAD, Balancer
 
 
 @pytest.mark.parametrize(
     ("kind", "key", "grade", "said"),
     [
-        ("auto", "", "ok", "answers"),
-        ("llmlb", "sk_1", "ok", "answers"),
+        ("auto", "", "ok", "reachable"),
+        ("llmlb", "sk_1", "ok", "reachable"),
         ("llmlb", "", "BAD", "set LLM_RUNTIME_API_KEY"),
         ("dead", "", "BAD", "connection refused"),
     ],

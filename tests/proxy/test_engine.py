@@ -6,10 +6,12 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.config import Transfer as TransferConfig
+from agent.core.access import PlainHttp
 from agent.core.remote import Fetched, FetchRequest, Location
 from agent.errors import Code, WantdError
 from agent.net.address import AddressRule
@@ -21,18 +23,19 @@ MIB = 1024 * 1024
 SIZE = 12 * MIB
 DATA = random.Random(6).randbytes(SIZE)
 OTHER = random.Random(7).randbytes(SIZE)
+HUB, LLMLB = AddressRule(False, "https://hub.example"), AddressRule(False, "http://127.0.0.1")
 QUICK = TransferConfig(connections=2, retry_min_s=0.01, retry_max_s=0.02)
 
 
 class Fetching:
-    """An engine that knows a private balancer and a public Hub, and where it is sent: one location after another."""
+    """An engine, and where it is sent: one location after another."""
 
     def __init__(self, engine: Engine, directory: Path) -> None:
         self._engine = engine
         self._directory = directory
         self.failed: list[WantdError | None] = []
 
-    async def bring(self, *places: Location, size: int | None = None, sha256: str | None = None) -> Fetched:
+    async def fetch(self, *places: Location, size: int | None = None, sha256: str | None = None) -> Fetched:
         async def locate(failed: WantdError | None) -> Location:
             self.failed.append(failed)
             return places[min(len(self.failed), len(places)) - 1]
@@ -48,8 +51,7 @@ class Fetching:
 
 @pytest.fixture
 async def fetching(tmp_path: Path) -> AsyncIterator[Fetching]:
-    hub, llmlb = AddressRule(False, "https://hub.example"), AddressRule(False, "http://127.0.0.1")
-    engine = Engine(QUICK, hub, HostBudgets(), {}, rules={"llmlb": llmlb})
+    engine = Engine(lambda: QUICK, HostBudgets(), {})
     yield Fetching(engine, tmp_path)
     await engine.close()
 
@@ -67,6 +69,11 @@ def make_server() -> Iterator[Callable[[bytes], Server]]:
         server.close()
 
 
+def at(source: str, url: str, **fields: Any) -> Location:
+    """A location of a public Hub (`hub`), or of a private balancer."""
+    return Location(source, PlainHttp(url, HUB if source == "hub" else LLMLB), **fields)
+
+
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -75,11 +82,11 @@ async def test_a_private_balancer_does_not_open_the_private_network_to_the_hub(
     fetching: Fetching, make_server: Callable[[bytes], Server]
 ) -> None:
     server = make_server(DATA)
-    await fetching.bring(Location("llmlb", server.url("/x")), size=SIZE, sha256=digest(DATA))
+    await fetching.fetch(at("llmlb", server.url("/x")), size=SIZE, sha256=digest(DATA))
     asked = len(server.asked)
     assert asked
     with pytest.raises(WantdError) as caught:  # there is a connection that could be used again: it is not
-        await fetching.bring(Location("hub", server.url("/x")), size=SIZE + 1, sha256=digest(OTHER))
+        await fetching.fetch(at("hub", server.url("/x")), size=SIZE + 1, sha256=digest(OTHER))
     assert caught.value.code is Code.HUB_PROTOCOL
     assert "an address of a private network" in caught.value.message
     assert len(server.asked) == asked
@@ -92,10 +99,10 @@ async def test_with_a_hash_the_next_source_goes_on_from_the_bytes_of_a_stream(
     first, second = make_server(DATA), make_server(DATA)
     first.manner = lambda _: Manner(chunked=True, ignore_range=True, cut_after=8 * MIB)
     places = [
-        Location("llmlb", first.url("/x"), ranges=False),
-        Location("llmlb", second.url("/x"), size=SIZE, sha256=digest(DATA)),
+        at("llmlb", first.url("/x"), ranges=False),
+        at("llmlb", second.url("/x"), size=SIZE, sha256=digest(DATA)),
     ]
-    fetched = await fetching.bring(*places, size=size, sha256=digest(DATA))
+    fetched = await fetching.fetch(*places, size=size, sha256=digest(DATA))
     assert (fetched.verified, fetched.sha256) == (True, digest(DATA))
     assert fetching.data == DATA
     starts = [asked.range[0] for asked in second.asked if asked.range]
@@ -112,8 +119,8 @@ async def test_without_a_hash_bytes_of_two_sources_are_never_put_together(
 
     first.manner = manner
     second.manner = lambda _: Manner(headers={"ETag": None})
-    places = [Location("llmlb", server.url("/x"), size=SIZE, ranges=server is second) for server in (first, second)]
-    fetched = await fetching.bring(*places)
+    places = [at("llmlb", server.url("/x"), size=SIZE, ranges=server is second) for server in (first, second)]
+    fetched = await fetching.fetch(*places)
     assert not fetched.verified
     assert fetching.data == OTHER
 
@@ -123,8 +130,8 @@ async def test_a_source_that_announces_another_hash_is_not_asked_for_a_byte(
 ) -> None:
     server = make_server(OTHER)
     with pytest.raises(WantdError) as caught:
-        await fetching.bring(
-            Location("llmlb", server.url("/x"), size=SIZE, sha256=digest(OTHER)), size=SIZE, sha256=digest(DATA)
+        await fetching.fetch(
+            at("llmlb", server.url("/x"), size=SIZE, sha256=digest(OTHER)), size=SIZE, sha256=digest(DATA)
         )
     assert caught.value.code is Code.HUB_PROTOCOL
     assert digest(OTHER) in caught.value.message

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent.embedded_hub.faults import Faults
-from agent.embedded_hub.process import HubProcess
 from agent.embedded_hub.repo import HubFile, Repo
 from tests.harness import AgentProcess, wait_until
+from tests.hub.faults import Faults
+from tests.hub.process import HubProcess
 from tests.proxy.places import (
     DEAD,
     GGUF_FILE,
@@ -63,7 +63,7 @@ def manifest(agent: AgentProcess, model: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("generations", "bound"),
-    [(("api", "v0"), "digest"), (("v0",), "catalogue"), (("v0",), "digest"), (("api",), "catalogue")],
+    [(("api", "v0"), "digest"), (("v0",), "catalog"), (("v0",), "digest"), (("api",), "catalog")],
 )
 def test_with_the_hub_down_from_the_start_the_balancer_serves_a_gguf(
     start_agent: StartAgent,
@@ -76,7 +76,7 @@ def test_with_the_hub_down_from_the_start_the_balancer_serves_a_gguf(
 ) -> None:
     extra = {"model.gguf": {"digest": wanted.sha256}} if bound == "digest" else {}
     balancer = make_balancer(balanced_gguf(repo, extra=extra), generations=generations, old_shape=bound == "digest")
-    catalog = write_catalog(tmp_path, qwen3(sha256=wanted.sha256) if bound == "catalogue" else qwen3())
+    catalog = write_catalog(tmp_path, qwen3(sha256=wanted.sha256) if bound == "catalog" else qwen3())
     agent = start_agent(DEAD, proxy__url=balancer.url, catalog__path=catalog)
     agent.drop("qwen3")
     path = agent.ready("qwen3")
@@ -93,7 +93,7 @@ def test_with_the_hub_down_from_the_start_the_balancer_serves_a_gguf(
     assert written["verified"] is True
     assert {file["source"] for file in written["files"]} == {"llmlb"}
     assert f"qwen3: llmlb served '{GGUF_FILE}'" in agent.log()
-    assert "llmlb is asked for" in agent.log() or "proxy is asked for" in agent.log()
+    assert "asking llmlb for" in agent.log() or "asking proxy for" in agent.log()
 
 
 @pytest.mark.parametrize(("generations", "digests"), [(("api", "v0"), True), (("v0",), False)])
@@ -111,10 +111,10 @@ def test_a_sharded_model_comes_from_the_balancer_too(
     agent = start_agent(DEAD, proxy__url=balancer.url, catalog__path=catalog, policy__unverified=policy)
     agent.drop("gpt-oss-20b")
     directory = Path(agent.ready("gpt-oss-20b"))
-    brought = {name for name in files if (directory / name).exists()}
-    assert {name for name in files if name.startswith("model-")} < brought
-    assert {"config.json", "tokenizer.json", "model.safetensors.index.json"} < brought
-    for name in brought:
+    fetched_names = {name for name in files if (directory / name).exists()}
+    assert {name for name in files if name.startswith("model-")} < fetched_names
+    assert {"config.json", "tokenizer.json", "model.safetensors.index.json"} < fetched_names
+    for name in fetched_names:
         assert sha256(directory / name) == files[name].sha256
     answer = agent.progress("gpt-oss-20b")
     assert answer
@@ -131,11 +131,11 @@ def test_what_nobody_can_verify_is_refused_until_somebody_accepts_it(
     agent.drop("qwen3")
     because = agent.wait("qwen3", "waiting")["waiting"]["because"]
     assert because["retryable"]
-    assert f"llmlb tells no hash of '{GGUF_FILE}'" in because["message"]
+    assert f"llmlb provides no hash for '{GGUF_FILE}'" in because["message"]
     assert "connection refused" in because["message"]
     assert "policy.unverified" in because["hint"]
     assert not [path for path in balancer.asked() if "/files/" in path or "/blob/" in path]
-    write_catalog(tmp_path, qwen3(sha256=wanted.sha256))  # the catalogue is read again by itself
+    write_catalog(tmp_path, qwen3(sha256=wanted.sha256))  # the agent reads the catalog again
     assert sha256(agent.ready("qwen3")) == wanted.sha256
 
 
@@ -159,7 +159,7 @@ def test_when_the_hub_dies_in_mid_file_the_balancer_goes_on_from_its_bytes(
     [file] = record(agent, "qwen3")["files"]
     assert file["source"] == "hub+llmlb"
     assert record(agent, "qwen3")["verified"]
-    assert "goes on from llmlb at byte" in agent.log()
+    assert "continues from llmlb at byte" in agent.log()
 
 
 def _lowest(agent: AgentProcess, kept: int) -> int | None:

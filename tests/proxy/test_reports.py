@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.embedded_hub.faults import Faults
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_until
+from tests.hub.faults import Faults
+from tests.hub.process import HubProcess
 from tests.proxy.places import GGUF_FILE, Balancer, qwen3, write_catalog
 
 StartAgent = Callable[..., AgentProcess]
@@ -67,6 +67,6 @@ def test_a_balancer_that_does_not_answer_delays_nothing(
         agent.drop(f"w{number}", {"model": "qwen3", "exclude": [f"{number}"]})
     for number in range(5):
         agent.ready(f"w{number}")
-    wait_until(lambda: "does not take the report" in agent.log(), "it was given up")
+    wait_until(lambda: "did not accept a report" in agent.log(), "it was given up")
     assert agent.stop() == 0
     assert "stopping took over" not in agent.log()

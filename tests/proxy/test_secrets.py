@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.access import TOKEN_GRANTED
-from agent.embedded_hub.ledger import token_hash
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess
+from tests.hub.access import TOKEN_GRANTED
+from tests.hub.ledger import token_hash
+from tests.hub.process import HubProcess
 from tests.proxy.places import (
     GGUF_FILE,
     GGUF_REPO,

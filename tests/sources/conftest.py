@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
-from agent.embedded_hub.server import EmbeddedHub
-from agent.embedded_hub.standard import standard_repos
 from agent.errors import Code
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
@@ -19,6 +16,9 @@ from agent.net.client import Http
 from agent.sources.hub import HubSource
 from agent.sources.llmlb import LlmlbSource
 from agent.sources.proxy import ProxySource
+from tests.hub.balancer import BalancedModel, EmbeddedBalancer
+from tests.hub.server import InstrumentedHub
+from tests.hub.standard import standard_repos
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MakeSource = Callable[..., HubSource]
@@ -26,8 +26,8 @@ MakeBalancer = Callable[..., Awaitable[EmbeddedBalancer]]
 
 
 @pytest.fixture
-async def hub() -> AsyncIterator[EmbeddedHub]:
-    async with EmbeddedHub(standard_repos(size=20_000, many=130), page_size=50) as hub:
+async def hub() -> AsyncIterator[InstrumentedHub]:
+    async with InstrumentedHub(standard_repos(size=20_000, many=130), page_size=50) as hub:
         yield hub
 
 

@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
+from agent.core.access import PlainHttp
 from agent.core.names import RepoId, SafeName
 from agent.core.remote import Listing, Location, Query
+from agent.core.retry import DOWN_MAX_S, DOWN_S, LOCATION_STRIKES, SOURCE_FAULTS, UNUSABLE_FILE_S, WRONG_FILE_S
 from agent.errors import Code, WantdError
-from agent.net.faults import NoAnswer
-from agent.sources.breaker import DOWN_MAX_S, DOWN_S, FAULTS
-from agent.sources.chain import REFUSED_S, REMEMBERED, STRIKES, WRONG_S, Chain
+from agent.net.address import AddressRule
+from agent.net.faults import NoResponse
+from agent.sources.chain import REMEMBERED, Chain
 from tests.sources.asking import ask
 
 REPO, NAME = RepoId("org/name"), SafeName("m.gguf")
@@ -24,7 +26,7 @@ def fault(code: Code, retry_after_s: float | None = None) -> WantdError:
 
 
 def unreachable(code: Code = Code.HUB_UNREACHABLE) -> WantdError:
-    return NoAnswer(code, f"it is {code}", f"mend {code}")
+    return NoResponse(code, f"it is {code}", f"mend {code}")
 
 
 async def settled() -> None:
@@ -49,7 +51,7 @@ class Fake:
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         await self._answer(failed)
-        return Location(self.name, f"https://{self.name}.example/")
+        return Location(self.name, PlainHttp(f"https://{self.name}.example/", AddressRule(False)))
 
     async def _answer(self, failed: WantdError | None) -> None:
         self.asked.append(failed)
@@ -129,15 +131,15 @@ async def test_a_source_whose_locations_keep_failing_is_left_for_the_next_file_b
     hub, proxy = Fake("hub"), Fake("proxy")
     chain = Chain([hub, proxy])
     used = [(await chain.locate(QUERY, NAME)).source]
-    used += [(await chain.locate(QUERY, NAME, FAILED)).source for _ in range(2 * STRIKES)]
-    assert used == ["hub"] * STRIKES + ["proxy"] * STRIKES + ["hub"]
+    used += [(await chain.locate(QUERY, NAME, FAILED)).source for _ in range(2 * LOCATION_STRIKES)]
+    assert used == ["hub"] * LOCATION_STRIKES + ["proxy"] * LOCATION_STRIKES + ["hub"]
     assert (await chain.locate(QUERY, SafeName("other"), FAILED)).source == "hub"
     assert proxy.asked[0] is None  # the failure was another's
 
 
 async def test_a_fresh_start_begins_with_the_first_source() -> None:
     chain = Chain([Fake("hub"), Fake("proxy")])
-    for _ in range(STRIKES):
+    for _ in range(LOCATION_STRIKES):
         await chain.locate(QUERY, NAME, FAILED)
     assert (await chain.locate(QUERY, NAME)).source == "hub"
 
@@ -152,7 +154,7 @@ async def test_a_source_that_was_unreachable_is_left_alone_and_then_asked_by_one
     hub.error = None
     hub.gate = asyncio.Event()
     used = [(await chain.locate(QUERY, SafeName(f"{n}"))).source for n in range(20)]
-    assert used == ["proxy"] * 20  # nobody waits for the probe
+    assert used == ["proxy"] * 20  # none waits for the probe
     await settled()
     assert len(hub.asked) == 2
     hub.gate.set()
@@ -193,14 +195,14 @@ async def test_many_who_wait_for_a_source_are_let_go_when_one_finds_it_unreachab
 async def test_one_answer_5xx_is_about_one_model_and_three_in_a_row_about_the_source() -> None:
     hub, proxy = Fake("hub", fault(Code.HUB_UNREACHABLE)), Fake("proxy")
     chain = Chain([hub, proxy], Clock())
-    for _ in range(FAULTS - 1):
+    for _ in range(SOURCE_FAULTS - 1):
         await chain.listing(QUERY)
     hub.error = None
     assert (await chain.listing(QUERY)).source == "hub"
     hub.error = fault(Code.HUB_UNREACHABLE)
     for _ in range(10):
         assert (await chain.listing(QUERY)).source == "proxy"
-    assert len(hub.asked) == FAULTS - 1 + 1 + FAULTS
+    assert len(hub.asked) == SOURCE_FAULTS - 1 + 1 + SOURCE_FAULTS
 
 
 @pytest.mark.parametrize("code", [Code.MODEL_NOT_FOUND, Code.GATED])
@@ -239,7 +241,9 @@ async def test_an_error_that_many_are_told_is_about_the_model_that_each_asked_fo
         assert caught.value.model == repo
 
 
-@pytest.mark.parametrize(("code", "seconds"), [(Code.CHECKSUM_MISMATCH, WRONG_S), (Code.HUB_PROTOCOL, REFUSED_S)])
+@pytest.mark.parametrize(
+    ("code", "seconds"), [(Code.CHECKSUM_MISMATCH, WRONG_FILE_S), (Code.HUB_PROTOCOL, UNUSABLE_FILE_S)]
+)
 async def test_a_fallback_that_has_another_version_of_a_file_is_not_asked_for_it_again_and_again(
     code: Code, seconds: float
 ) -> None:
@@ -271,7 +275,7 @@ async def test_a_listing_says_why_the_sources_before_were_passed_over() -> None:
     chain = Chain([hub, Fake("proxy")], Clock())
     assert (await chain.listing(QUERY)).because is None
     hub.error = unreachable()
-    for _ in range(2):  # the second time nobody asks the Hub
+    for _ in range(2):  # the second time the Hub is not asked
         because = (await chain.listing(QUERY)).because
         assert because is not None
         assert (because.code, because.message) == (Code.HUB_UNREACHABLE, "hub: it is hub_unreachable")

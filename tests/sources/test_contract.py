@@ -10,16 +10,17 @@ import pytest
 from agent.core.names import RepoId, SafeName, store_name
 from agent.core.ports import Source
 from agent.core.remote import Location
-from agent.embedded_hub.access import TOKEN_GRANTED, TOKEN_PLAIN
-from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
-from agent.embedded_hub.faults import Faults
 from agent.embedded_hub.repo import Repo
-from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
 from agent.sources.chain import Chain
-from tests.sources.asking import ask
+from tests.hub.access import TOKEN_GRANTED, TOKEN_PLAIN, ClosedRepo
+from tests.hub.balancer import BalancedModel, EmbeddedBalancer
+from tests.hub.faults import Faults
+from tests.hub.server import InstrumentedHub
+from tests.hub.standard import PARTIAL
+from tests.sources.asking import ask, http_of
 
-DEAD = "http://127.0.0.1:9"  # the discard port: nobody listens
+DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens
 
 GGUF = RepoId("bartowski/Qwen_Qwen3-0.6B-GGUF")
 MODEL = SafeName("Qwen_Qwen3-0.6B-Q4_K_M.gguf")
@@ -39,9 +40,14 @@ BALANCERS = [
 
 
 @pytest.fixture
-async def balancer(hub: EmbeddedHub, make_balancer: Callable[..., Awaitable[EmbeddedBalancer]]) -> EmbeddedBalancer:
+async def balancer(hub: InstrumentedHub, make_balancer: Callable[..., Awaitable[EmbeddedBalancer]]) -> EmbeddedBalancer:
     """A balancer that has what the Hub has."""
     return await make_balancer(*map(balanced, hub.repos.values()))
+
+
+def is_closed(repo: Repo) -> bool:
+    """Whether strangers may not even list it."""
+    return repo.private or repo.disabled or isinstance(repo, ClosedRepo)
 
 
 def balanced(repo: Repo, hashes: bool = True) -> BalancedModel:
@@ -53,7 +59,7 @@ def balanced(repo: Repo, hashes: bool = True) -> BalancedModel:
 @pytest.fixture
 def connect(
     request: pytest.FixtureRequest,
-    hub: EmbeddedHub,
+    hub: InstrumentedHub,
     balancer: EmbeddedBalancer,
     make_source: Connect,
     make_llmlb: Connect,
@@ -97,18 +103,18 @@ async def read(location: Location) -> bytes:
     """The bytes behind a location, as the transfer engine asks: its headers, no redirect."""
     async with (
         aiohttp.ClientSession() as session,
-        session.get(location.url, headers=dict(location.headers), allow_redirects=False) as response,
+        session.get(http_of(location).url, headers=dict(http_of(location).headers), allow_redirects=False) as response,
     ):
         assert response.status == 200
         return await response.read()
 
 
 @every_source
-async def test_a_listing_tells_every_file_and_nothing_false(connect: Connect, hub: EmbeddedHub) -> None:
+async def test_a_listing_tells_every_file_and_nothing_false(connect: Connect, hub: InstrumentedHub) -> None:
     source = connect()
     for repo in hub.repos.values():
         files = repo.commits[repo.refs["main"]]
-        if repo.private or repo.disabled or not repo.open_listing or not files:
+        if is_closed(repo) or not files:
             continue
         listing = await source.listing(ask(repo.id))
         assert listing.repo == repo.id
@@ -121,32 +127,32 @@ async def test_a_listing_tells_every_file_and_nothing_false(connect: Connect, hu
 
 
 @every_hub
-async def test_a_hub_tells_commit_sizes_and_hashes(connect: Connect, hub: EmbeddedHub) -> None:
+async def test_a_hub_tells_commit_sizes_and_hashes(connect: Connect, hub: InstrumentedHub) -> None:
     source = connect()
     for repo in hub.repos.values():
-        if repo.private or repo.disabled or not repo.open_listing:
+        if is_closed(repo):
             continue
         listing = await source.listing(ask(repo.id, "main"))
         files = repo.commits[repo.refs["main"]]
         assert listing.commit == repo.refs["main"]
         assert {file.name: (file.size, file.sha256 or file.git_sha1) for file in listing.files} == {
-            name: (file.size, file.etag(name)) for name, file in files.items()
+            name: (file.size, file.etag) for name, file in files.items()
         }
 
 
 @every_hub
 @pytest.mark.parametrize("revision", ["main", "v1.0", "dev", "refs/pr/1"])
-async def test_a_revision_is_named_by_its_commit(connect: Connect, hub: EmbeddedHub, revision: str) -> None:
+async def test_a_revision_is_named_by_its_commit(connect: Connect, hub: InstrumentedHub, revision: str) -> None:
     repo = hub.repos["wantd/revisions"]
     source = connect()
     commit = (await source.listing(ask(repo.id, revision))).commit
-    assert commit == repo.refs[revision]
+    assert commit == repo.find(revision)
     assert (await source.listing(ask(repo.id, commit))).commit == commit
 
 
 @every_source
 @pytest.mark.parametrize("listed", [True, False])
-async def test_every_location_gives_the_files_bytes(connect: Connect, hub: EmbeddedHub, listed: bool) -> None:
+async def test_every_location_gives_the_files_bytes(connect: Connect, hub: InstrumentedHub, listed: bool) -> None:
     for repo_id in (GGUF, RepoId("wantd/names"), RepoId("wantd/revisions")):
         repo, source = hub.repos[repo_id], connect()
         commit = repo.refs["main"]
@@ -155,30 +161,30 @@ async def test_every_location_gives_the_files_bytes(connect: Connect, hub: Embed
         for name, file in repo.commits[commit].items():
             location = await source.locate(ask(repo_id, commit), SafeName(name))
             assert location.size in (None, file.size)
-            assert location.etag in (None, file.etag(name), file.sha256)
+            assert location.etag in (None, file.etag, file.sha256)
             assert location.sha256 in (None, file.sha256)
             assert await read(location) == b"".join(file.chunks())
 
 
 @every_hub
-async def test_a_location_of_a_hub_announces_what_the_listing_said(connect: Connect, hub: EmbeddedHub) -> None:
+async def test_a_location_of_a_hub_announces_what_the_listing_said(connect: Connect, hub: InstrumentedHub) -> None:
     source, repo = connect(), hub.repos[GGUF]
     commit = repo.refs["main"]
     for name, file in repo.commits[commit].items():
         location = await source.locate(ask(GGUF, commit), SafeName(name))
-        assert (location.size, location.etag) == (file.size, file.etag(name))
-        assert location.sha256 == (file.sha256 if file.is_lfs(name) else None)
+        assert (location.size, location.etag) == (file.size, file.etag)
+        assert location.sha256 == (file.sha256 if file.lfs else None)
 
 
 @every_source
 @pytest.mark.parametrize("name", [MODEL, README])
 async def test_a_location_that_failed_is_replaced_by_one_that_works(
-    connect: Connect, hub: EmbeddedHub, name: SafeName
+    connect: Connect, hub: InstrumentedHub, name: SafeName
 ) -> None:
     source = connect()
     commit = (await source.listing(ask(GGUF, "main"))).commit
     await source.locate(ask(GGUF, commit), name)
-    hub.signer.expire_all()
+    hub.expire_urls()
     failed = WantdError(Code.HUB_UNREACHABLE, "it answered 403", "try again")
     location = await source.locate(ask(GGUF, commit), name, failed)
     file = hub.repos[GGUF].commits[hub.repos[GGUF].refs["main"]][name]
@@ -248,14 +254,15 @@ async def test_a_definite_answer_has_its_code_and_a_hint(
         (RepoId("wantd/gated"), README, None, Code.GATED),
         (RepoId("wantd/gated"), README, TOKEN_PLAIN, Code.GATED),
         (RepoId("wantd/gated"), "model-Q4_K_M.gguf", TOKEN_PLAIN, Code.GATED),
-        (RepoId("wantd/gated"), README, "hf_wrong", Code.TOKEN_INVALID),
+        (RepoId("wantd/gated"), README, "hf_wrong", Code.GATED),  # as the Hub does not tell it from no token
+        (RepoId(PARTIAL), SafeName("model-00002-of-00003.safetensors"), None, Code.FILE_NOT_FOUND),
     ],
 )
 @pytest.mark.parametrize("failed", [None, WantdError(Code.STALLED, "no byte for 30 s", "wait")])
 async def test_a_definite_answer_about_a_file_too(
     connect: Connect,
     request: pytest.FixtureRequest,
-    hub: EmbeddedHub,
+    hub: InstrumentedHub,
     repo: RepoId,
     name: str,
     token: str | None,
@@ -272,7 +279,7 @@ async def test_a_definite_answer_about_a_file_too(
 
 
 @every_hub_with_a_token
-async def test_a_token_that_was_granted_access_opens_a_gated_model(connect: Connect, hub: EmbeddedHub) -> None:
+async def test_a_token_that_was_granted_access_opens_a_gated_model(connect: Connect, hub: InstrumentedHub) -> None:
     source = connect(TOKEN_GRANTED)
     listing = await source.listing(ask("wantd/gated", "main"))
     for file in listing.files:
@@ -283,7 +290,7 @@ async def test_a_token_that_was_granted_access_opens_a_gated_model(connect: Conn
 @every_source
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 async def test_what_time_may_mend_is_retryable(
-    connect: Connect, hub: EmbeddedHub, balancer: EmbeddedBalancer, status: int
+    connect: Connect, hub: InstrumentedHub, balancer: EmbeddedBalancer, status: int
 ) -> None:
     hub.faults.set("hub/*", Faults(status=status))
     balancer.faults.set("llmlb/*", Faults(status=status))
@@ -296,7 +303,7 @@ async def test_what_time_may_mend_is_retryable(
 
 
 @every_source
-async def test_a_rate_limit_says_how_long(connect: Connect, hub: EmbeddedHub, balancer: EmbeddedBalancer) -> None:
+async def test_a_rate_limit_says_how_long(connect: Connect, hub: InstrumentedHub, balancer: EmbeddedBalancer) -> None:
     hub.faults.set("hub/*", Faults(status=429, retry_after="40"))
     balancer.faults.set("llmlb/*", Faults(status=429, retry_after="40"))
     source = connect()

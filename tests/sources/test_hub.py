@@ -12,12 +12,12 @@ from aiohttp import web
 from loguru import logger
 
 from agent.core.names import RepoId, SafeName
-from agent.embedded_hub.access import TOKEN_GRANTED
-from agent.embedded_hub.faults import Faults
-from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
-from agent.sources.hub import HubSource
-from tests.sources.asking import ask
+from agent.sources.hub import MAX_REMEMBERED, HubSource
+from tests.hub.access import TOKEN_GRANTED
+from tests.hub.faults import Faults
+from tests.hub.server import InstrumentedHub
+from tests.sources.asking import ask, http_of
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 MakeSource = Callable[..., HubSource]
@@ -41,12 +41,22 @@ async def list_of(answer: Any, serve: Serve, make_source: MakeSource) -> Any:
     return await make_source(await serve(hub)).listing(ask(REPO, "main"))
 
 
-async def test_a_repository_in_another_case_is_the_same_one(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_a_repository_in_another_case_is_the_same_one(hub: InstrumentedHub, make_source: MakeSource) -> None:
     listing = await make_source(hub.endpoint).listing(ask("QWEN/qwen3-0.6b", "main"))
     assert listing.commit == hub.repos["Qwen/Qwen3-0.6B"].refs["main"]
 
 
-async def test_a_renamed_repository_is_found(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_a_quota_that_is_used_up_is_told_without_a_retry_after(
+    hub: InstrumentedHub, make_source: MakeSource
+) -> None:
+    hub.configure(api_quota=0, window_s=300)
+    with pytest.raises(WantdError) as caught:
+        await make_source(hub.endpoint).listing(ask(REPO, "main"))
+    assert caught.value.code == Code.RATE_LIMITED
+    assert caught.value.retry_after_s == pytest.approx(300, abs=30)
+
+
+async def test_a_renamed_repository_is_found(hub: InstrumentedHub, make_source: MakeSource) -> None:
     repo = RepoId("Qwen/Qwen2.5-7B-Chat-GGUF")
     source = make_source(hub.endpoint)
     listing = await source.listing(ask(repo, "main"))
@@ -160,7 +170,7 @@ async def test_another_commit_than_the_one_asked_for_is_refused(serve: Serve, ma
 
     source = make_source(await serve(hub))
     await source.listing(ask(REPO, COMMIT))
-    with pytest.raises(WantdError, match="asked for the commit"):
+    with pytest.raises(WantdError, match="asked for commit"):
         await source.listing(ask(REPO, "d" * 40))
 
 
@@ -209,7 +219,9 @@ async def test_a_mirror_that_serves_plain_files_itself_is_asked_once(serve: Serv
     listing = await source.listing(ask(REPO, "main"))
     located = [await source.locate(ask(REPO, COMMIT), file.name) for file in listing.files]
     assert heads == 1
-    assert [place.url for place in located] == [f"{endpoint}/{REPO}/resolve/{COMMIT}/{n}.json" for n in range(9)]
+    assert [http_of(place).url for place in located] == [
+        f"{endpoint}/{REPO}/resolve/{COMMIT}/{n}.json" for n in range(9)
+    ]
     assert {(place.etag, place.size) for place in located} == {(SHA1, 5)}
 
 
@@ -240,15 +252,15 @@ async def test_a_mirror_that_passes_on_to_the_hub_is_followed_to_the_bytes_after
     cdn_url, hub_url = await serve(cdn), await serve(true_hub)
     source = make_source(await serve(mirror), token=SECRET)
     first = await source.locate(ask(REPO, COMMIT), SafeName("m.gguf"))
-    assert (first.url, first.headers) == (f"{hub_url}/org/name", {})
+    assert (http_of(first).url, http_of(first).headers) == (f"{hub_url}/org/name", {})
     failed = WantdError(Code.HUB_UNREACHABLE, "it answered 302", "…")
     second = await source.locate(ask(REPO, COMMIT), SafeName("m.gguf"), failed)
-    assert (second.url, second.headers) == (f"{cdn_url}/bytes?Signature=s", {})
+    assert (http_of(second).url, http_of(second).headers) == (f"{cdn_url}/bytes?Signature=s", {})
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503])
 async def test_the_storages_refusal_says_nothing_about_the_model(
-    hub: EmbeddedHub, make_source: MakeSource, status: int
+    hub: InstrumentedHub, make_source: MakeSource, status: int
 ) -> None:
     hub.faults.set("cdn/*", Faults(status=status))
     source = make_source(hub.endpoint)
@@ -259,7 +271,7 @@ async def test_the_storages_refusal_says_nothing_about_the_model(
     assert (caught.value.code, caught.value.retryable) == (Code.HUB_UNREACHABLE, True)
 
 
-async def test_offline_means_no_request_at_all(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_offline_means_no_request_at_all(hub: InstrumentedHub, make_source: MakeSource) -> None:
     source = make_source(hub.endpoint, offline=True)
     for asking in (source.listing(ask(REPO, "main")), source.locate(ask(REPO, COMMIT), SafeName("x"))):
         with pytest.raises(WantdError, match="offline") as caught:
@@ -269,21 +281,21 @@ async def test_offline_means_no_request_at_all(hub: EmbeddedHub, make_source: Ma
     assert not hub.ledger.recent
 
 
-async def test_the_token_goes_to_the_hub_and_nowhere_else(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_the_token_goes_to_the_hub_and_nowhere_else(hub: InstrumentedHub, make_source: MakeSource) -> None:
     source = make_source(hub.endpoint, token=TOKEN_GRANTED)
     repo = RepoId("wantd/gated")
     listing = await source.listing(ask(repo, "main"))
     for file in listing.files:
         for failed in (None, WantdError(Code.STALLED, "…", "…")):
             location = await source.locate(ask(repo, listing.commit), file.name, failed)
-            assert ("Authorization" in location.headers) is location.url.startswith(hub.endpoint)
+            assert ("Authorization" in http_of(location).headers) is http_of(location).url.startswith(hub.endpoint)
     assert hub.ledger.seen_tokens["hub"]
     assert not hub.ledger.seen_tokens["cdn"]
 
 
 @pytest.mark.parametrize("token", ["two words", "line\nbreak", "ü", "a\x00"])
 async def test_a_token_that_cannot_be_one_is_said_before_it_is_sent(
-    hub: EmbeddedHub, make_source: MakeSource, token: str
+    hub: InstrumentedHub, make_source: MakeSource, token: str
 ) -> None:
     with pytest.raises(WantdError) as caught:
         await make_source(hub.endpoint, token=token).listing(ask(REPO, "main"))
@@ -323,7 +335,7 @@ async def test_no_error_repr_or_log_line_shows_the_token_even_when_a_server_send
 
 
 async def test_what_is_remembered_of_listings_is_bounded(serve: Serve, make_source: MakeSource) -> None:
-    siblings = [PLAIN | {"rfilename": f"{n}"} for n in range(20_000)]
+    siblings = [PLAIN | {"rfilename": f"{n}"} for n in range(40_000)]
 
     async def hub(_: web.Request) -> web.Response:
         return web.json_response(model(siblings=siblings))
@@ -331,10 +343,10 @@ async def test_what_is_remembered_of_listings_is_bounded(serve: Serve, make_sour
     source = make_source(await serve(hub))
     for n in range(4):
         await source.listing(ask(f"org/name{n}", "main"))
-    assert sum(len(files) for files in source._listed.values()) <= 50_000
+    assert sum(len(files) for files in source._listed.values()) <= MAX_REMEMBERED
 
 
-async def test_many_questions_at_once_are_all_answered(hub: EmbeddedHub, make_source: MakeSource) -> None:
+async def test_many_questions_at_once_are_all_answered(hub: InstrumentedHub, make_source: MakeSource) -> None:
     source = make_source(hub.endpoint)
     listings = await asyncio.gather(*(source.listing(ask("wantd/split", "main")) for _ in range(50)))
     assert len({listing.commit for listing in listings}) == 1

@@ -10,12 +10,12 @@ from aiohttp import web
 
 from agent.core.names import SafeName, store_name
 from agent.core.remote import Location
-from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer, hub_url
 from agent.embedded_hub.repo import HubFile
 from agent.errors import Code, WantdError
 from agent.sources.llmlb import LlmlbSource
 from agent.sources.llmlb_parse import parse_manifest
-from tests.sources.asking import ask
+from tests.hub.balancer import BalancedModel, EmbeddedBalancer, hub_url
+from tests.sources.asking import ask, http_of
 
 MakeBalancer = Callable[..., Awaitable[EmbeddedBalancer]]
 MakeLlmlb = Callable[..., LlmlbSource]
@@ -26,16 +26,16 @@ NAME = SafeName("Qwen_Qwen3-0.6B-Q4_K_M.gguf")
 BYTES = HubFile(b"GGUF" + bytes(5000))
 DEAD = "http://127.0.0.1:9"
 KEY = "sk_verysecretkey"
-CATALOGUED = ask(REPO, model="qwen3", names=(NAME,))
+CATALOGED = ask(REPO, model="qwen3", names=(NAME,))
 
 
 def qwen3(**more: Any) -> BalancedModel:
     return BalancedModel("qwen3", {"model.gguf": BYTES}, quantization="Q4_K_M", **more)
 
 
-def entries(files: list[dict[str, Any]], query: Any = CATALOGUED, **about: Any) -> list[tuple[str, str]]:
+def entries(files: list[dict[str, Any]], query: Any = CATALOGED, **about: Any) -> list[tuple[str, str]]:
     """(the balancer's name, ours) of what a manifest offers for a query."""
-    return [(e.own, e.name) for e in parse_manifest({"files": files, **about}).answer(query)]
+    return [(e.own, e.name) for e in parse_manifest({"files": files, **about}).files_for(query)]
 
 
 # -- ids and routes ---------------------------------------------------------------------------------------------
@@ -81,12 +81,12 @@ async def test_the_generation_that_answered_is_asked_first_from_then_on(
     balancer = await make_balancer(qwen3(), generations=("v0",))
     source = make_llmlb(balancer.url)
     for _ in range(3):
-        await source.listing(CATALOGUED)
-    await source.locate(CATALOGUED, NAME)
+        await source.listing(CATALOGED)
+    await source.locate(CATALOGED, NAME)
     asked = [seen.path.split("/")[1] for seen in balancer.ledger.recent]
     assert asked == ["api", "v0", "v0", "v0", "v0"]
     balancer.options.generations = ("api",)  # it was updated
-    assert (await source.listing(CATALOGUED)).files
+    assert (await source.listing(CATALOGED)).files
 
 
 async def test_an_older_one_that_shows_a_page_for_unknown_routes_is_understood(
@@ -97,7 +97,7 @@ async def test_an_older_one_that_shows_a_page_for_unknown_routes_is_understood(
             return web.json_response({"files": [{"name": "model.gguf"}]})
         return web.Response(text="<!DOCTYPE html><title>Dashboard</title>", content_type="text/html")
 
-    assert (await make_llmlb(await serve(balancer)).listing(CATALOGUED)).files
+    assert (await make_llmlb(await serve(balancer)).listing(CATALOGED)).files
 
 
 @pytest.mark.parametrize("generations", [("api",), ("v0",), ("api", "v0")])
@@ -107,20 +107,20 @@ async def test_both_shapes_and_generations_give_the_file_its_own_name(
 ) -> None:
     balancer = await make_balancer(qwen3(), generations=generations, old_shape=old_shape)
     source = make_llmlb(balancer.url)
-    listing = await source.listing(CATALOGUED)
+    listing = await source.listing(CATALOGED)
     assert [file.name for file in listing.files] == [NAME]
-    location = await source.locate(CATALOGUED, NAME)
+    location = await source.locate(CATALOGED, NAME)
     assert not location.ranges
     blob = "v0" in generations
     assert location.size == (BYTES.size if blob else None)  # the blob tells its length, the files do not
-    assert location.url.startswith(balancer.url)
+    assert http_of(location).url.startswith(balancer.url)
 
 
 # -- which bytes ------------------------------------------------------------------------------------------------
 
 
 async def found(source: LlmlbSource) -> Location:
-    return await source.locate(CATALOGUED, NAME)
+    return await source.locate(CATALOGED, NAME)
 
 
 async def test_a_url_elsewhere_comes_first_and_one_at_the_hub_last(
@@ -134,12 +134,12 @@ async def test_a_url_elsewhere_comes_first_and_one_at_the_hub_last(
     balancer = await make_balancer(qwen3(urls={"model.gguf": url}), key=KEY)
     source = make_llmlb(balancer.url, key=KEY)
     location = await found(source)
-    assert (location.url, location.ranges, location.size) == (url, True, BYTES.size)
-    assert not location.headers
+    assert (http_of(location).url, location.ranges, location.size) == (url, True, BYTES.size)
+    assert not http_of(location).headers
     beside = make_llmlb(balancer.url.replace("127.0.0.1", "localhost"), key=KEY, hub=url)
-    assert (await found(beside)).url.endswith("/v0/models/blob/qwen3")
+    assert http_of(await found(beside)).url.endswith("/v0/models/blob/qwen3")
     balancer.options.serves_bytes = False
-    assert (await found(beside)).url == url
+    assert http_of(await found(beside)).url == url
 
 
 async def test_a_host_that_cannot_be_reached_costs_one_try(make_balancer: MakeBalancer, make_llmlb: MakeLlmlb) -> None:
@@ -148,7 +148,7 @@ async def test_a_host_that_cannot_be_reached_costs_one_try(make_balancer: MakeBa
     source = make_llmlb(balancer.url)
     for name in urls:
         location = await source.locate(ask(REPO, model="qwen3"), SafeName(name))
-        assert location.url.startswith(balancer.url)
+        assert http_of(location).url.startswith(balancer.url)
     assert [breaker.is_open for breaker in source._breakers.values()] == [True]
 
 
@@ -206,9 +206,9 @@ def test_the_url_tells_name_repository_and_revision() -> None:
     assert entries([mine, others], ask(REPO.upper(), model="qwen3")) == [("model.gguf", NAME)]
     pinned = {"name": "model.gguf", "url": hub_url("https://huggingface.co", REPO, NAME, "c" * 40)}
     manifest = parse_manifest({"files": [pinned]})
-    assert manifest.commit(CATALOGUED) == "c" * 40
+    assert manifest.commit(CATALOGED) == "c" * 40
     for revision, served in (("main", 1), ("c" * 40, 1), ("dev", 0), ("d" * 40, 0)):
-        assert len(manifest.answer(ask(REPO, revision, model="qwen3"))) == served
+        assert len(manifest.files_for(ask(REPO, revision, model="qwen3"))) == served
     branch = {"name": "model.gguf", "url": hub_url("https://huggingface.co", REPO, NAME, "dev")}
     assert [bool(entries([branch], ask(REPO, revision))) for revision in ("main", "dev")] == [False, True]
 
@@ -267,17 +267,17 @@ async def test_a_url_that_leads_where_nobody_should_go_is_not_followed(
 # -- the key ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("key", "said"), [(None, "wants a key"), ("sk_wrong", "does not take its key")])
+@pytest.mark.parametrize(("key", "said"), [(None, "requires a key"), ("sk_wrong", "refused the key")])
 async def test_a_missing_and_a_wrong_key_are_told_apart(
     make_balancer: MakeBalancer, make_llmlb: MakeLlmlb, key: str | None, said: str
 ) -> None:
     balancer = await make_balancer(qwen3(), key=KEY)
     with pytest.raises(WantdError) as caught:
-        await make_llmlb(balancer.url, key=key).listing(CATALOGUED)
+        await make_llmlb(balancer.url, key=key).listing(CATALOGED)
     assert caught.value.code is Code.UNAUTHORIZED
     assert said in caught.value.hint
     assert "LLM_RUNTIME_API_KEY" in caught.value.hint
-    assert (await make_llmlb(balancer.url, key=KEY).listing(CATALOGUED)).files
+    assert (await make_llmlb(balancer.url, key=KEY).listing(CATALOGED)).files
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 418, 429, 500, 502])
@@ -289,9 +289,10 @@ async def test_no_error_or_repr_shows_the_key_even_when_the_balancer_sends_it_ba
 
     source = make_llmlb(await serve(echo), key=KEY)
     with pytest.raises(WantdError) as caught:
-        await source.listing(CATALOGUED)
+        await source.listing(CATALOGED)
     assert KEY not in f"{caught.value!r} {caught.value.to_json()} {source!r}"
-    assert f"answered {status}" in caught.value.message
+    said = "rate limited by the load balancer" if status == 429 else f"answered {status}"
+    assert said in caught.value.message
 
 
 async def test_a_key_that_cannot_be_one_is_said_before_it_is_sent(
@@ -299,6 +300,6 @@ async def test_a_key_that_cannot_be_one_is_said_before_it_is_sent(
 ) -> None:
     balancer = await make_balancer(qwen3())
     with pytest.raises(WantdError) as caught:
-        await make_llmlb(balancer.url, key="two words").listing(CATALOGUED)
+        await make_llmlb(balancer.url, key="two words").listing(CATALOGED)
     assert "two words" not in str(caught.value)
     assert not balancer.ledger.recent

@@ -8,11 +8,11 @@ import pytest
 from aiohttp import web
 
 from agent.core.names import SafeName
-from agent.embedded_hub.balancer import BalancedModel, EmbeddedBalancer
 from agent.embedded_hub.repo import HubFile
-from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
 from agent.sources.proxy import ProxySource
+from tests.hub.balancer import BalancedModel, EmbeddedBalancer
+from tests.hub.server import InstrumentedHub
 from tests.sources.asking import ask
 
 MakeBalancer = Callable[..., Awaitable[EmbeddedBalancer]]
@@ -36,7 +36,7 @@ async def test_a_balancer_is_found_out_once(make_balancer: MakeBalancer, make_pr
     assert asked == [f"/api/models/{REPO}/revision/main", manifest, manifest, manifest]
 
 
-async def test_a_mirror_is_found_out_once_and_never_sees_the_key(hub: EmbeddedHub, make_proxy: MakeProxy) -> None:
+async def test_a_mirror_is_found_out_once_and_never_sees_the_key(hub: InstrumentedHub, make_proxy: MakeProxy) -> None:
     proxy = make_proxy(hub.endpoint, key=KEY)
     with pytest.raises(WantdError):  # also an answer that it has no such model shows that it is one
         await proxy.listing(ask("org/missing"))
@@ -47,7 +47,7 @@ async def test_a_mirror_is_found_out_once_and_never_sees_the_key(hub: EmbeddedHu
 
 
 async def test_the_first_question_may_be_for_a_files_bytes(
-    hub: EmbeddedHub, make_balancer: MakeBalancer, make_proxy: MakeProxy
+    hub: InstrumentedHub, make_balancer: MakeBalancer, make_proxy: MakeProxy
 ) -> None:
     """The Hub made the plan and went away in mid-file: only now the proxy is asked."""
     balancer = await make_balancer(MODEL)

@@ -1,4 +1,4 @@
-"""Whatever lies under the name of a want, reading it harms nothing, blocks on nothing and never gives half of it."""
+"""Whatever has the name of a want, reading it harms nothing, blocks on nothing and never returns half of it."""
 
 from __future__ import annotations
 

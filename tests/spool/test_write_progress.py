@@ -1,4 +1,4 @@
-"""An answer is whole or not there, replaces whatever lies in its place, and leaves nothing else behind."""
+"""A progress file is complete or not there, replaces whatever has its name, and leaves nothing else behind."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import resource
 import socket
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
 
-from agent.spool.files import TEMP_PREFIX, progress_path, remove_progress, remove_stale_temp, write_progress
+from agent.disk import TEMP_PREFIX
+from agent.spool.files import progress_path, remove_progress, write_progress
 
 Drop = Callable[[], AbstractContextManager[None]]
 
@@ -30,7 +30,7 @@ def content(path: str) -> bytes:
         return file.read()
 
 
-def test_the_answer_lies_beside_its_want(want: str, spool: str) -> None:
+def test_the_progress_file_is_beside_its_want(want: str, spool: str) -> None:
     assert progress_path(want) == f"{spool}/qwen3.progress"
     assert progress_path(f"{spool}/a.want.b.want") == f"{spool}/a.want.b.progress"
     write_progress(want, b"{}")
@@ -106,7 +106,7 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_write_that_fails_half_way_keeps_the_old_answer_and_leaves_nothing(want: str, spool: str) -> None:
+def test_a_write_that_fails_half_way_keeps_the_old_file_and_leaves_nothing(want: str, spool: str) -> None:
     write_progress(want, b"old")
     with file_size_limit(4096), pytest.raises(OSError):
         write_progress(want, b"x" * 100_000)
@@ -114,7 +114,7 @@ def test_a_write_that_fails_half_way_keeps_the_old_answer_and_leaves_nothing(wan
     assert os.listdir(spool) == ["qwen3.progress"]
 
 
-def test_a_name_is_answered_as_long_as_the_answers_name_is_one(spool: str) -> None:
+def test_the_longest_name_is_the_longest_that_the_progress_file_can_have(spool: str) -> None:
     longest = f"{spool}/{'n' * (255 - len('.progress'))}.want"
     write_progress(longest, b"{}")
     assert content(progress_path(longest)) == b"{}"
@@ -124,13 +124,13 @@ def test_a_name_is_answered_as_long_as_the_answers_name_is_one(spool: str) -> No
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.want", b"a\nb.want", "モデル.want".encode(), b"-rf.want", b"a b'\".want"])
-def test_any_name_can_be_answered(name: bytes, spool: str) -> None:
+def test_a_want_of_any_name_has_a_progress_file(name: bytes, spool: str) -> None:
     want = f"{spool}/{os.fsdecode(name)}"
     write_progress(want, b"{}")
     assert os.listdir(os.fsencode(spool)) == [name.removesuffix(b".want") + b".progress"]
 
 
-def test_nobody_can_keep_an_answer_away_by_taking_names(want: str, spool: str) -> None:
+def test_nobody_can_prevent_a_progress_file_by_taking_names(want: str, spool: str) -> None:
     for number in range(200):
         os.mkdir(f"{spool}/{TEMP_PREFIX}{os.getpid()}-{number}.tmp")
     for number in range(20):
@@ -138,14 +138,14 @@ def test_nobody_can_keep_an_answer_away_by_taking_names(want: str, spool: str) -
     assert content(progress_path(want)) == b"19"
 
 
-def test_a_reader_never_sees_half_of_an_answer(want: str) -> None:
-    answers = [json.dumps({"number": number, "fill": "x" * 20_000}).encode() for number in range(200)]
-    write_progress(want, answers[0])
+def test_a_reader_never_sees_half_of_a_progress_file(want: str) -> None:
+    contents = [json.dumps({"number": number, "fill": "x" * 20_000}).encode() for number in range(200)]
+    write_progress(want, contents[0])
     done = threading.Event()
 
     def write() -> None:
-        for answer in answers:
-            write_progress(want, answer)
+        for one in contents:
+            write_progress(want, one)
         done.set()
 
     thread = threading.Thread(target=write)
@@ -157,7 +157,7 @@ def test_a_reader_never_sees_half_of_an_answer(want: str) -> None:
     assert numbers == sorted(numbers)
 
 
-def test_an_answer_that_is_not_there_or_not_ours_to_take_is_left(want: str, spool: str, unprivileged: Drop) -> None:
+def test_removing_one_that_is_not_there_or_not_ours_is_no_error(want: str, spool: str, unprivileged: Drop) -> None:
     remove_progress(want)
     write_progress(want, b"{}")
     os.chmod(spool, 0o755 if os.geteuid() == 0 else 0o555)
@@ -167,14 +167,3 @@ def test_an_answer_that_is_not_there_or_not_ours_to_take_is_left(want: str, spoo
     os.chmod(spool, 0o777)
     remove_progress(want)
     assert os.listdir(spool) == []
-
-
-def test_only_temporary_files_of_agents_long_dead_are_removed(spool: str) -> None:
-    now = time.time()
-    for name, age in (("old", 61), ("young", 59), ("future", -1000)):
-        with open(f"{spool}/{TEMP_PREFIX}{name}.tmp", "wb"):
-            pass
-        os.utime(f"{spool}/{TEMP_PREFIX}{name}.tmp", (now - age,) * 2)
-        remove_stale_temp(spool, f"{TEMP_PREFIX}{name}.tmp", now)
-    remove_stale_temp(spool, f"{TEMP_PREFIX}gone.tmp", now)
-    assert sorted(os.listdir(spool)) == [f"{TEMP_PREFIX}future.tmp", f"{TEMP_PREFIX}young.tmp"]

@@ -1,4 +1,4 @@
-"""Models to publish: their files lie ready in the store's `.partial`, as the engine leaves them."""
+"""Models to publish: their files are in the store's `.partial`, as the engine leaves them."""
 
 from __future__ import annotations
 

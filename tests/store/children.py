@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import time
 from multiprocessing.connection import Connection
 
+from agent.store.hub_view import HubView
+from agent.store.inventory import Inventory
 from agent.store.locks import Lock, Locks
-from tests.store.builders import Model, make_layout
+from tests.store.builders import MODES, Model, make_layout
 
 PAUSE_S = 0.0005
 
@@ -23,7 +26,7 @@ def acquire(locks: Locks, path: str) -> Lock:
 
 
 def hold(path: str, progress: float, talk: Connection) -> None:
-    """Hold a lock until told to let go, or killed."""
+    """Hold a lock until told to release it, or killed."""
     lock = acquire(Locks(), path)
     lock.progress = progress
     lock.beat()
@@ -63,10 +66,10 @@ def versions(name: str) -> list[Model]:
     ]
 
 
-def publish_for_ever(root: str, name: str, talk: Connection) -> None:
+def publish_until_killed(root: str, name: str, talk: Connection) -> None:
     """Publish one version after the other in one place, until killed."""
     layout = make_layout(root)
-    talk.send("begun")
+    talk.send("started")
     for model in itertools.cycle(versions(name)):
         model.publish(layout)
 
@@ -82,3 +85,15 @@ def leave(path: str) -> None:
     """Die while holding a lock, its file left behind."""
     acquire(Locks(), path)
     os._exit(9)
+
+
+def publish_and_mend_until_killed(root: str, hub: str, talk: Connection) -> None:
+    """Publish one version after the other, removing it in between, and keep the view of the store, until killed."""
+    layout = make_layout(root)
+    view = HubView(hub, layout, Inventory(layout), MODES)
+    talk.send("begun")
+    for model in itertools.cycle(versions("killed")):
+        view.show(model.publish(layout).record)
+        view.mend()
+        shutil.rmtree(f"{root}/killed")
+        view.mend()

@@ -14,7 +14,7 @@ import pytest
 
 from agent.store.layout import Layout
 from agent.store.locks import Locks
-from agent.store.sweep import remove_stages
+from agent.store.sweep import remove_unfinished
 from tests.harness import clean_environment
 from tests.store import children
 from tests.store.builders import Model, assert_true_to_record, assert_whole, tree
@@ -37,7 +37,7 @@ def test_killed_at_random_moments_it_leaves_nothing_half(processes: ForkServerCo
     moment = random.Random(7)
     for _ in range(KILLS):
         ours, theirs = processes.Pipe()
-        process = processes.Process(target=children.publish_for_ever, args=(layout.root, NAME, theirs))
+        process = processes.Process(target=children.publish_until_killed, args=(layout.root, NAME, theirs))
         process.start()
         assert ours.poll(60)
         timer = threading.Timer(moment.uniform(0, 0.05), process.kill)
@@ -45,7 +45,7 @@ def test_killed_at_random_moments_it_leaves_nothing_half(processes: ForkServerCo
         process.join()
         assert process.exitcode == -9
         assert_nothing_half(layout)
-    remove_stages(layout, Locks())
+    remove_unfinished(layout, Locks())
     last = children.versions(NAME)[2]
     last.publish(layout)
     assert_whole(layout, last)
@@ -63,7 +63,7 @@ SYNC = "fsync,fdatasync"
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace kills at the exact call")
 @pytest.mark.parametrize(
     ("calls", "number"),
-    [(RENAME, number) for number in range(1, 8)] + [("fsync,fdatasync", number) for number in (2, 6, 9)],
+    [(RENAME, number) for number in range(1, 10)] + [(SYNC, number) for number in (2, 6, 9)],
 )
 def test_killed_at_an_exact_step_of_a_merge_the_next_one_makes_it_whole(
     calls: str, number: int, layout: Layout
@@ -84,7 +84,7 @@ def test_killed_at_an_exact_step_of_a_merge_the_next_one_makes_it_whole(
         pytest.skip("tracing is not allowed here")
     assert ended.returncode in (-9, 137), ended.stderr
     assert_nothing_half(layout)
-    remove_stages(layout, Locks())
+    remove_unfinished(layout, Locks())
     new.publish(layout)
     assert_whole(layout, new)
     assert_nothing_half(layout)

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
+import msgspec
 import pytest
 
+from agent.core import waits
 from agent.errors import Code, WantdError
 from agent.store.layout import Layout
 from agent.store.locks import CONTENT_BYTES, Holder, Lock, Locks, boot_id, read_holder
@@ -40,7 +42,7 @@ def held(locks: Locks, path: str) -> Lock:
 
 
 def start(processes: ForkServerContext, path: str, progress: float = 0.0) -> tuple[ForkServerProcess, Connection]:
-    """A process that holds the lock, and the pipe that it is told to let go by."""
+    """A process that holds the lock, and the pipe that tells it to release it."""
     ours, theirs = processes.Pipe()
     process = processes.Process(target=children.hold, args=(path, progress, theirs))
     process.start()
@@ -52,7 +54,7 @@ def test_two_processes_exclude_each_other(processes: ForkServerContext, path: st
     process, talk = start(processes, path)
     assert locks.try_acquire(path) is None
     assert not locks.is_free(path)
-    talk.send("let go")
+    talk.send("release")
     assert talk.poll(60) and talk.recv() == "released"
     held(locks, path).release()
     process.join()
@@ -72,14 +74,9 @@ def test_a_waiter_reads_who_holds_it_and_how_far_that_is(processes: ForkServerCo
     assert holder is not None and holder.pid == process.pid
     assert (holder.host, holder.progress) == (locks.host, 0.4213)
     assert holder.since and holder.heartbeat and holder.since <= holder.heartbeat
-    assert holder.to_json() == {
-        "pid": process.pid,
-        "host": locks.host,
-        "since": holder.since,
-        "progress": 0.4213,
-    }
+    assert holder.shown() == waits.Holder(process.pid, locks.host, holder.since, 0.4213)
     assert str(process.pid) in str(holder)
-    talk.send("let go")
+    talk.send("release")
     process.join()
 
 
@@ -207,7 +204,7 @@ def test_whatever_a_lock_file_says_can_be_shown(data: bytes, path: str) -> None:
     holder = read_holder(path)
     assert holder is None or isinstance(holder, Holder)
     if holder:
-        json.dumps(holder.to_json())
+        msgspec.json.encode(holder.shown())
         assert str(holder)
 
 
@@ -271,7 +268,7 @@ def test_the_reaper_takes_what_the_dead_left_and_nothing_else(
     assert sorted(os.listdir(layout.locks)) == sorted([os.path.basename(other), "mine.lock", "qwen3.lock"])
     assert read_holder(path) is not None
     mine.release()
-    talk.send("let go")
+    talk.send("release")
     process.join()
 
 

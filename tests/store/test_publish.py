@@ -284,12 +284,14 @@ def test_a_copy_that_was_cut_off_is_cleared_by_the_next_one(layout: Layout, else
 # Where locks do not exclude
 
 
-@pytest.mark.parametrize("begun", [False, True], ids=["a new model", "a new version"])
-def test_agents_that_both_believe_to_hold_the_lock_leave_the_store_whole(begun: bool, layout: Layout) -> None:
+@pytest.mark.parametrize("published_before", [False, True], ids=["a new model", "a new version"])
+def test_agents_that_both_believe_to_hold_the_lock_leave_the_store_whole(
+    published_before: bool, layout: Layout
+) -> None:
     old, new, _ = versions("qwen3")
     for number in range(15):
         store = make_layout(f"{layout.root}/{number}")
-        if begun:
+        if published_before:
             old.publish(store)
         stages = [new.stage(store) for _ in range(3)]
         failures = publish_at_once(stages, new)
@@ -297,7 +299,7 @@ def test_agents_that_both_believe_to_hold_the_lock_leave_the_store_whole(begun: 
         assert all(isinstance(failure, (WantdError, FileNotFoundError)) for failure in failures)
         if published := store.published(new.target):
             assert_true_to_record(published)
-        new.publish(store)  # whoever failed tries again
+        new.publish(store)  # one that failed tries again
         assert_whole(store, new)
 
 

@@ -15,7 +15,7 @@ from agent.store.space import Shortage, Space
 
 @pytest.fixture
 def space(tmp_path: Path) -> Space:
-    return Space(str(tmp_path))
+    return Space(str(tmp_path), lambda: 0)
 
 
 def test_reservations_of_several_jobs_are_summed(space: Space) -> None:
@@ -49,10 +49,10 @@ def test_what_has_been_preallocated_is_not_counted_twice(space: Space) -> None:
 
 def test_the_reserve_stays_free_whatever_happens(tmp_path: Path, space: Space) -> None:
     free = space.free()
-    careful = Space(str(tmp_path), min_free_bytes=free // 2)
+    careful = Space(str(tmp_path), lambda: free // 2)
     assert careful.free() < free * 6 // 10
     assert isinstance(careful.reserve("job", free * 8 // 10), Shortage)
-    assert Space(str(tmp_path), min_free_bytes=2**62).free() == 0
+    assert Space(str(tmp_path), lambda: 2**62).free() == 0
 
 
 def test_what_can_never_fit_fails_at_once_and_what_can_waits(tmp_path: Path, space: Space) -> None:
@@ -64,9 +64,9 @@ def test_what_can_never_fit_fails_at_once_and_what_can_waits(tmp_path: Path, spa
     assert not caught.value.retryable
     assert str(total + 1) in caught.value.message and str(total) in caught.value.message
     with pytest.raises(WantdError):
-        Space(str(tmp_path), min_free_bytes=total).reserve("job", 1)
+        Space(str(tmp_path), lambda: total).reserve("job", 1)
     assert isinstance(space.reserve("job", total), Shortage)
 
 
 def test_a_job_that_needs_nothing_never_waits(tmp_path: Path) -> None:
-    assert Space(str(tmp_path)).reserve("job", 0) is None
+    assert Space(str(tmp_path), lambda: 0).reserve("job", 0) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
+from tests.hub.process import HubProcess
 from tests.systemd.machine import Machine, build_wheel
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # one of a home directory is out of sight for a service with ProtectHome

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.embedded_hub.process import HubProcess
 from agent.errors import Exit
 from tests.harness import wait_until
+from tests.hub.process import HubProcess
 from tests.systemd.conftest import (
     CONFIG,
     MODEL,
@@ -31,7 +31,7 @@ from tests.systemd.machine import Machine
 HALF = MODEL_BYTES // 2
 RESUMED = MODEL_BYTES * 3 // 4  # the other half, and at most a range for each connection once more
 SLOW = "[transfer]\nmax_rate = 12_000_000"  # five seconds for the model: time to do something to the agent
-STOP_S = 5.0  # the promise of SPEC section 11
+STOP_S = 5.0  # what docs/protocol.md promises of SIGTERM
 
 
 def status(machine: Machine) -> str:
@@ -246,7 +246,7 @@ def test_a_reload_takes_a_new_rate_without_dropping_a_byte(installed: Machine, h
     installed.systemctl("reload", "wantd")
     finish(installed, hub, path)
     assert installed.show("wantd", "MainPID", "NRestarts") == {"MainPID": pid, "NRestarts": "0"}
-    assert "the configuration was read again" in installed.journal("-u", "wantd", f"_PID={pid}")
+    assert "configuration reloaded" in installed.journal("-u", "wantd", f"_PID={pid}")
     name = "bartowski/Qwen_Qwen3-0.6B-GGUF/Qwen_Qwen3-0.6B-Q4_K_M.gguf"
     size = hub.repos()["bartowski/Qwen_Qwen3-0.6B-GGUF"]["files"][name.rpartition("/")[2]]["size"]
     assert hub.stats()["bytes_sent"][name] == size

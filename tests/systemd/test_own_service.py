@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import wait_until
+from tests.hub.process import HubProcess
 from tests.systemd.conftest import WANTD, configure, is_right
 from tests.systemd.machine import Machine
 

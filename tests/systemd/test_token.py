@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 
-from agent.embedded_hub.process import HubProcess
+from tests.hub.process import HubProcess
 from tests.systemd.conftest import SPOOL, configure
 from tests.systemd.machine import Machine
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import wait_until
+from tests.hub.process import HubProcess
 from tests.systemd.conftest import MODEL, SPOOL, STORE, WANTD, configure, is_right, want
 from tests.systemd.machine import Machine
 
@@ -39,7 +39,7 @@ def test_uninstalling_leaves_models_and_wants_and_nothing_else(installed: Machin
     ready = installed.wait(f"{SPOOL}/whole.want", "ready")
     configure(installed, hub, "[transfer]\nmax_rate = 1_000_000")
     installed.systemctl("reload", "wantd")
-    wait_until(lambda: "read again" in installed.journal("-u", "wantd"), "the rate is in force")
+    wait_until(lambda: "configuration reloaded" in installed.journal("-u", "wantd"), "the rate is in force")
     installed.wait(want(installed, path=f"{SPOOL}/half.want"), "downloading", done=1)
     installed.shell(f"mkdir {SPOOL}/team; echo x > {SPOOL}/team/a.want", user="alice")
     installed.wait(f"{SPOOL}/team/a.want", "failed")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_until
+from tests.hub.process import HubProcess
 from tests.torture.cases import Case
 from tests.torture.lives import library, world
 
@@ -44,7 +44,7 @@ def stepped(step_s: int, *, timed: bool) -> Callable[[Path], None]:
         )
         catalog = json.loads(world().catalog.read_text())
         (root / "catalog.json").write_text(json.dumps(catalog))
-        hub().fault("cdn/torture/twin-a/*", stall_after=100_000)
+        hub().fault("cdn/*torture/twin-a/*", stall_after=100_000)
         hub().fault("hub/api/models/torture/nest/*", status=503)
         try:
             with agent:
@@ -81,7 +81,7 @@ def all_jobs_run(agent: AgentProcess, root: Path, catalog: list[Any], number: in
         "the spool is scanned": answer.exists,
         "locks have a heartbeat": lambda: json.loads(lock.read_bytes())["heartbeat_at"] != beat,
         "what waits is tried again": lambda: retries(agent) > tries,
-        "the catalogue is read": lambda: (agent.progress(f"new{number}") or {}).get("state") == "ready",
+        "the catalog is read": lambda: (agent.progress(f"new{number}") or {}).get("state") == "ready",
     }
     for what, done in jobs.items():
         try:

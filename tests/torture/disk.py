@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_until
+from tests.hub.process import HubProcess
 from tests.torture.cases import Case
 from tests.torture.lives import GGUF, world
 
@@ -286,7 +286,7 @@ def partials_elsewhere(root: Path) -> None:
 def cases(_: int) -> Iterator[Case]:
     yield Case("no room (ENOSPC) at first, then room is made", full_before, needs=("root",))
     yield Case("no room (ENOSPC) in the middle, then room is made", full_in_the_middle, needs=("root",))
-    yield Case("no room for answers", full_spool, brief=False, needs=("root",))
+    yield Case("no room for progress files", full_spool, brief=False, needs=("root",))
     yield Case("EIO on fdatasync of a part file", eio("fdatasync", 1), needs=("strace",))
     yield Case("EIO on three writes to a part file", eio("pwrite64", 3), needs=("strace",))
     yield Case("EIO on ftruncate of a part file", eio("ftruncate", 1), brief=False, needs=("strace",))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from tests.torture import clock, disk, hub_lies, lives, load, spool_tricks
 from tests.torture.cases import Family
 
-_WHOLE = "no bad file, no torn answer, no lost want, no lock or byte left over"
+_WHOLE = "no bad file, no torn progress file, no lost want, no lock or byte left over"
 
 FAMILIES = [
     Family("Kill -9 at a step", f"before, after and within each call that changes the disk: {_WHOLE}",
            lives.at_steps, together=True),
     Family("Kill -9 at any moment", _WHOLE, lives.at_moments, together=True),
-    Family("Disk", "full, failing, read-only, removed, two: it is said, it goes on by itself, nothing comes twice "
-           "but what a failed sync left", disk.cases),
+    Family("Disk", "full, failing, read-only, removed, two: it is reported, it resumes, nothing is downloaded "
+           "twice but what a failed sync left", disk.cases),
     Family("Clock", "no job of the scheduler stands still for more than two intervals",
            clock.cases),
     Family("Load", "floods, lost events, no inotify: no want is lost", load.cases),

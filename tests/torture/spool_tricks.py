@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.embedded_hub.process import HubProcess
 from tests.harness import AgentProcess, wait_until
+from tests.hub.process import HubProcess
 from tests.torture.cases import Case
 from tests.torture.lives import world
 
@@ -127,7 +127,7 @@ def planted_progress(root: Path) -> None:
         for name in ("x", "gone", "f"):
             answer = agent.spool / f"{name}.progress"
             wait_until(lambda answer=answer: not answer.is_symlink() and answer.is_file() and ready(answer), name)
-        wait_until(lambda: "no progress file beside" in agent.log(), "the log says why there is none")
+        wait_until(lambda: "cannot write the progress file of" in agent.log(), "the log says why there is none")
         assert victim.read_text() == SECRET
         assert not (root / "nothing").exists()
         assert (agent.spool / "d.progress").is_dir()
@@ -188,8 +188,8 @@ NAMES: dict[bytes, str] = {  # and their rows
     b"$(touch pwned)": "names that mean something to a shell, a format or a log",
     b"%s%n{0}": "names that mean something to a shell, a format or a log",
     b"<red>{message}<red>": "names that mean something to a shell, a format or a log",
-    b"a.want": "names that look like wants and answers",
-    b"w.progress": "names that look like wants and answers",
+    b"a.want": "names that look like wants and progress files",
+    b"w.progress": "names that look like wants and progress files",
 }
 
 
@@ -206,7 +206,9 @@ def names(root: Path) -> None:
             return all(ready(spool + b"/" + name + b".progress") for name in answerable)
 
         wait_until(all_ready, "all are ready")
-        wait_until(lambda: "no progress file beside" in agent.log(), "the one without a place for its answer is told")
+        wait_until(
+            lambda: "cannot write the progress file of" in agent.log(), "the log names the one without a progress file"
+        )
         good_is_served(agent)
         log = agent.log_path.read_bytes()
         assert not any(byte in log for byte in (b"\x1b", b"\x07", "\u202e".encode(), b"\xff")), "raw text in the log"
@@ -363,9 +365,9 @@ def deep_tree(root: Path) -> None:
 def cases(_: int) -> Iterator[Case]:
     rows = Counter(f"wants that are {row}" for row, _ in KINDS.values())
     yield Case("wants that are no plain files", kinds, needs=("root",), faults=rows)
-    yield Case("hard links", hard_link, faults={"hard links to other people's files, as want and as answer": 2})
-    planted = {"an answer's name that is a link to a victim, a directory, a FIFO": 4}
-    yield Case("planted answers", planted_progress, faults=planted)
+    yield Case("hard links", hard_link, faults={"hard links to other people's files, as want and as progress file": 2})
+    planted = {"a progress file's name that is a link to a victim, a directory, a FIFO": 4}
+    yield Case("planted progress files", planted_progress, faults=planted)
     yield Case("a want swapped for a link between two looks, for 3 s", swapped)
     yield Case("names", names, faults=Counter(NAMES.values()))
     says = Counter(f"wants that say: {row}" for _, _, row in CONTENTS.values())

@@ -13,19 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.progress import AgentInfo
-from agent.embedded_hub.process import HubProcess
+from agent.disk import TEMP_PREFIX
 from agent.errors import Code, WantdError
-from agent.net.client import JSON_MARKS, Answer
-from agent.services.reporter import BATCH, Reporter, Ticket
-from agent.spool.files import Stamp
-from agent.spool.scan import glance
-from agent.spool.watcher import HINTS_MAX, Bell, Watcher
+from agent.net.client import JSON_MARKS, Response
+from agent.spool.watcher import HINTS_MAX, Bell
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Locks, read_holder
-from agent.store.sweep import debris, remove
+from agent.store.sweep import debris, remove, remove_unfinished
 from tests.harness import AgentProcess, wait_until
+from tests.hub.process import HubProcess
 from tests.store.builders import make_layout, put
 
 KEY = "ab" * 32
@@ -44,8 +41,10 @@ def cleared(layout: Layout) -> list[str]:
 
 
 def test_temporary_files_of_a_killed_agent_go_and_the_partial_stays(layout: Layout) -> None:
-    for path in (layout.part(KEY), layout.journal(KEY), f"{layout.part(KEY)}.7f.tmp", f"{layout.journal(KEY)}.tmp"):
+    for path in (layout.part(KEY), layout.journal(KEY), f"{layout.partial}/{TEMP_PREFIX}7f.tmp"):
         put(path, b"bytes")
+        os.utime(path, (1000.0, 1000.0))
+    remove_unfinished(layout, Locks())
     assert cleared(layout) == [f"{KEY}.json", f"{KEY}.part"]
 
 
@@ -63,71 +62,23 @@ def test_a_partial_that_is_in_a_stage_stays(layout: Layout) -> None:
     assert f"{KEY}.part" in cleared(layout)
 
 
-async def test_a_watch_whose_thread_has_died_is_begun_anew(tmp_path: Path) -> None:
-    bell = Bell(str(tmp_path), asyncio.get_running_loop())
-    watcher = Watcher(str(tmp_path), bell, "auto")
-    await asyncio.to_thread(watcher.ensure)
-    try:
-        assert watcher._observer
-        for emitter in watcher._observer.emitters:
-            emitter.stop()
-            await asyncio.to_thread(emitter.join, 10)
-        assert watcher._observer.is_alive(), "it looks alive"
-        await asyncio.to_thread(watcher.ensure)
-        await bell.wait(10)
-        (tmp_path / "x.want").write_text("qwen3")
-        assert (await bell.wait(10)).paths
-    finally:
-        await asyncio.to_thread(watcher.stop)
-
-
 async def test_a_flood_in_one_directory_drowns_no_hint_about_another(tmp_path: Path) -> None:
-    bell = Bell(str(tmp_path), asyncio.get_running_loop())
+    bell = Bell(asyncio.get_running_loop())
     for number in range(3 * HINTS_MAX):
         bell.ring(f"{tmp_path}/bad/{number}.want")
     bell.ring(f"{tmp_path}/good/x.want", closed=True)
     await asyncio.sleep(0)
     hints = await bell.wait(10)
-    assert hints.everything
+    assert hints.folders == {f"{tmp_path}/bad"}
+    assert not hints.everything
     assert hints.paths[f"{tmp_path}/good/x.want"] is True
     assert len(hints.paths) == HINTS_MAX + 1
 
 
-def test_a_glance_sees_the_quiet_directories_beside_a_flood(tmp_path: Path) -> None:
-    class Known:
-        stamp: Stamp | None = None
-
-    for folder, count in (("bad", 500), ("good", 2), (".hidden", 1)):
-        (tmp_path / folder).mkdir()
-        for number in range(count):
-            (tmp_path / folder / f"{number}.want").touch()
-    known = Known()
-    known.stamp = Stamp.of(os.lstat(tmp_path / "good" / "0.want"))
-    found = glance(str(tmp_path), {f"{tmp_path}/good/0.want": known}, most=10)
-    assert f"{tmp_path}/good/1.want" in found
-    assert len(found) == 11
-
-
-async def test_answers_are_written_in_turn_for_each_directory(tmp_path: Path) -> None:
-    reporter = Reporter(AgentInfo(1, "host", "0"), interval_s=60)
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "good").mkdir()
-    for number in range(5 * BATCH):
-        reporter.changed(Ticket(f"{tmp_path}/bad/{number}.want"))
-    good = Ticket(f"{tmp_path}/good/x.want")
-    reporter.changed(good, urgent=False)
-    reporter.changed(good)
-    await reporter._write(reporter._urgent)
-    assert (tmp_path / "good" / "x.progress").exists(), "in the first batch"
-    assert len(list((tmp_path / "bad").iterdir())) == BATCH - 1
-    await reporter.drain()
-    assert len(list((tmp_path / "bad").iterdir())) == 5 * BATCH
-
-
 def test_json_that_takes_twenty_times_its_size_in_memory_is_refused() -> None:
-    answer = Answer(200, "http://hub/api", {}, b"[" + b"[]," * JSON_MARKS + b"0]")
+    response = Response(200, "http://hub/api", {}, b"[" + b"[]," * JSON_MARKS + b"0]")
     with pytest.raises(WantdError) as caught:
-        answer.json()
+        response.json()
     assert caught.value.code is Code.HUB_PROTOCOL
 
 
@@ -184,7 +135,7 @@ async def test_any_number_of_rings_is_one_wake_up_of_the_loop(tmp_path: Path) ->
             self.woken += 1
 
     loop = Loop()
-    bell = Bell(str(tmp_path), loop)  # type: ignore[arg-type]
+    bell = Bell(loop)  # type: ignore[arg-type]
     for number in range(500):
         bell.ring(f"{tmp_path}/{number}.want")
     assert loop.woken == 1

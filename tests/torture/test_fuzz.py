@@ -1,6 +1,6 @@
 """Every parser of what others wrote: never an exception other than the project's own, never a path outside the store.
 
-Configuration, wants, names, catalogues, targets, plans, ranges, retries and the journal have their properties beside
+Configuration, wants, names, catalogs, targets, plans, ranges, retries and the journal have their properties beside
 their tests; here is what is read from a Hub and a store, the way from a want to its answer and its plan, and the table
 of states. `make fuzz` runs everything for long.
 """
@@ -21,21 +21,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from agent.core.access import ProtocolError
 from agent.core.catalog import Catalog, parse_catalog
-from agent.core.job import FINAL, LEGAL, State, combined, move
 from agent.core.names import check_collisions, safe_name
 from agent.core.plan import Unread, make_plan, needed_listings
 from agent.core.progress import AgentInfo, FileProgress, ModelProgress, WantInfo, render
 from agent.core.remote import Listing
 from agent.core.selection.code import CodePolicy
 from agent.core.selection.tree import Contents
+from agent.core.states import FINAL, LEGAL, State, combined, move
 from agent.core.target import make_target
 from agent.core.want import WantedModel, parse_want
 from agent.errors import Code, WantdError
 from agent.sources import hub_parse
 from agent.store.layout import Layout, read_record
 from agent.store.locks import read_holder
-from agent.transfer.wire import Refused, _parse_head
+from agent.transfer.wire import _parse_head
 
 NASTY = st.sampled_from(
     ["", ".", "..", "../x", "/etc/x", "a/../b", "a\0b", "a\\b", "x" * 300, "\ud800", "A", "a", ".wantd.json", ".locks",
@@ -57,7 +58,7 @@ def loosely(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any
     return st.fixed_dictionaries({}, optional={name: kind | JSON for name, kind in fields.items()})
 
 
-# -- catalogue ------------------------------------------------------------------------------------------------------
+# -- catalog ------------------------------------------------------------------------------------------------------
 
 ARTIFACT = loosely(name=NAMES, path=NAMES, filename=NAMES, url=NAMES, repo=NAMES, sha256=HEX64, priority=st.integers())
 ENTRY = loosely(
@@ -185,10 +186,10 @@ STATUS = st.binary(max_size=30) | st.sampled_from(
 
 @given(STATUS, st.lists(LINE, max_size=6))
 def test_no_head_of_an_answer_breaks_its_parser(status: bytes, lines: list[bytes]) -> None:
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(ProtocolError):
         head, _ = _parse_head(b"\r\n".join([status, *lines]))
         assert 100 <= head.status <= 999
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(ProtocolError):
             assert head.length is None or head.length >= 0
         first, behind, total = head.content_range
         assert min(first, behind, total) >= 0
@@ -217,7 +218,7 @@ def test_no_lock_file_breaks_who_waits_for_it(data: bytes) -> None:
         file.flush()
         holder = read_holder(file.name)
     if holder:
-        orjson.dumps(holder.to_json())
+        msgspec.json.encode(holder.shown())
         assert str(holder).isascii()
 
 

@@ -12,8 +12,6 @@ import pytest
 
 from agent.config import Transfer as TransferConfig
 from agent.net.address import AddressRule
-from agent.net.budget import HostBudgets
-from agent.transfer.engine import Engine
 from tests.transfer.helpers import Bench, Make
 from tests.transfer.server import Server
 
@@ -33,8 +31,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Make]:
     ) -> Bench:
         server = Server({"/file": data}, tls)
         config = TransferConfig(**({"retry_min_s": 0.01, "retry_max_s": 0.05, "stall_timeout_s": 5.0} | knobs))
-        engine = Engine(config, AddressRule(private_ok), HostBudgets(), environ or {})
-        made.append(Bench(tmp_path, server, engine))
+        made.append(Bench(tmp_path, server, config, environ or {}, AddressRule(private_ok)))
         return made[-1]
 
     yield make

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.config import Transfer
+from agent.core.access import AddressCheck, PlainHttp
 from agent.core.remote import Fetched, FetchRequest, Location
 from agent.errors import WantdError
+from agent.net.budget import HostBudgets
 from agent.transfer.engine import Engine
 from tests.transfer.server import Server
 
@@ -31,16 +34,23 @@ def git_sha1(data: bytes) -> str:
 class Bench:
     """One engine, one server, one directory."""
 
-    def __init__(self, directory: Path, server: Server, engine: Engine) -> None:
-        self.directory, self.server, self.engine = directory, server, engine
+    def __init__(
+        self, directory: Path, server: Server, config: Transfer, environ: Mapping[str, str], rule: AddressCheck
+    ) -> None:
+        self.directory, self.server, self.rule = directory, server, rule
+        self.config = config  # the one in force
+        self.engine = Engine(lambda: self.config, HostBudgets(), environ)
         self.part = directory / "file.part"
         self.journal = directory / "file.json"
         self.located: list[WantdError | None] = []
         self.told: list[tuple[int, bool]] = []
         self.location: Callable[[int], Location] = lambda _: self.place()
 
-    def place(self, path: str = "/file", **fields: Any) -> Location:
-        return Location("hub", self.server.url(path), **fields)
+    def place(self, path: str = "/file", headers: Mapping[str, str] | None = None, **fields: Any) -> Location:
+        return self.at(self.server.url(path), headers, **fields)
+
+    def at(self, url: str, headers: Mapping[str, str] | None = None, **fields: Any) -> Location:
+        return Location("hub", PlainHttp(url, self.rule, headers or {}), **fields)
 
     def request(self, **fields: Any) -> FetchRequest:
         data = self.server.files["/file"]

@@ -1,4 +1,4 @@
-"""What a fetch brings when servers behave, or nearly so."""
+"""What a fetch does when servers behave, or nearly so."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def test_many_files_at_once_share_the_connections(bench: Make, tmp_path: P
     files = {f"/{n}": content(3 * MIB if n % 10 == 0 else 20_000, seed=n) for n in range(60)}
     one.server.files |= files
 
-    async def bring(path: str, data: bytes) -> None:
+    async def download(path: str, data: bytes) -> None:
         name = str(tmp_path / f"many{path[1:]}")
         request = FetchRequest(path, f"{name}.part", f"{name}.json", len(data), sha256(data), priority=len(path))
 
@@ -152,7 +152,7 @@ async def test_many_files_at_once_share_the_connections(bench: Make, tmp_path: P
         await one.engine.fetch(request, locate, lambda *_: None)  # type: ignore[arg-type]
         assert Path(f"{name}.part").read_bytes() == data
 
-    await asyncio.gather(*(bring(path, data) for path, data in files.items()))
+    await asyncio.gather(*(download(path, data) for path, data in files.items()))
     assert one.server.most_open <= 6
 
 
@@ -172,7 +172,7 @@ async def test_the_cap_on_the_rate_holds_over_all_connections_and_can_be_lifted(
     while not one.told or one.told[-1][0] < MIB:
         await asyncio.sleep(0.02)
     assert one.told[-1][0] <= 2 * MIB * (loop.time() - began) + MIB
-    one.engine.reconfigure(TransferConfig(max_rate=0))
+    one.config = TransferConfig(max_rate=0)
     await asyncio.wait_for(fetch, 20)
     assert one.holds()
 
@@ -182,7 +182,7 @@ async def test_http_proxies_of_the_environment_are_used(bench: Make) -> None:
     proxy = bench(content(3 * MIB))
     proxy.server.files = {"http://models.example:8000/file": proxy.server.files["/file"]} | proxy.server.files
     through = bench(content(3 * MIB), environ={"http_proxy": proxy.server.url("").replace("http://", "http://u:p@")})
-    through.location = lambda _: through.place().__class__("hub", "http://models.example:8000/file")
+    through.location = lambda _: through.at("http://models.example:8000/file")
     await through.fetch()
     assert through.holds() and one.server.asked == []
     assert proxy.server.asked[0].headers["proxy-authorization"] == "Basic dTpw"

@@ -1,4 +1,4 @@
-"""Who gets the next free lane: the first in priority, the others in turn, and nobody never."""
+"""Who gets the next free lane: the first in priority, the others in turn, and each in the end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from agent.core.remote import FetchRequest, Location
-from agent.transfer.lanes import AGE_S, Lanes
-from agent.transfer.pieces import Shape
+from agent.core.retry import AGE_S
+from agent.transfer.download import RequestShape
+from agent.transfer.lanes import Lanes
 from agent.transfer.rate import CONNECTIONS_FIRST
 from tests.transfer.helpers import MIB, Make, content, sha256
 from tests.transfer.server import Manner
@@ -30,11 +31,11 @@ class Part:
 
 
 class Work:
-    """As much of a download as lanes see, with work for ever."""
+    """As much of a download as lanes see, with endless work."""
 
     small = None
 
-    def __init__(self, priority: int, shape: Shape = Shape.RANGE) -> None:
+    def __init__(self, priority: int, shape: RequestShape = RequestShape.RANGE) -> None:
         self.shape = shape
         self.request = SimpleNamespace(priority=priority, label=str(priority))
 
@@ -51,7 +52,7 @@ def served(works: list[Work], seconds: int) -> list[Work]:
     now = 1000.0
     over = threading.Event()
 
-    def bring(lane: Any, piece: Any) -> None:
+    def read_piece(lane: Any, piece: Any) -> None:
         nonlocal now
         now += 1.0
         order.append(piece.download)
@@ -62,7 +63,7 @@ def served(works: list[Work], seconds: int) -> list[Work]:
             over.set()
             lane.stop.wait()
 
-    lanes = Lanes(SimpleNamespace(bring=bring), 1, lambda: now)  # type: ignore[arg-type]
+    lanes = Lanes(SimpleNamespace(read_piece=read_piece), 1, lambda: now)  # type: ignore[arg-type]
     lanes.offer(works[0])  # type: ignore[arg-type]
     assert over.wait(20)
     for work in works:
@@ -86,16 +87,22 @@ def test_equals_take_turns() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "limit", "expected"),
-    [(Shape.RANGE, 16, CONNECTIONS_FIRST), (Shape.SMALL, 16, 2 * CONNECTIONS_FIRST), (Shape.SMALL, 3, 3)],
+    [
+        (RequestShape.RANGE, 16, CONNECTIONS_FIRST),
+        (RequestShape.SMALL, 16, 2 * CONNECTIONS_FIRST),
+        (RequestShape.SMALL, 3, 3),
+    ],
 )
-def test_two_lanes_with_small_files_count_as_one_but_not_for_the_limit(shape: Shape, limit: int, expected: int) -> None:
+def test_two_lanes_with_small_files_count_as_one_but_not_for_the_limit(
+    shape: RequestShape, limit: int, expected: int
+) -> None:
     arrived: queue.SimpleQueue[Work] = queue.SimpleQueue()
 
-    def bring(lane: Any, piece: Any) -> None:
+    def read_piece(lane: Any, piece: Any) -> None:
         arrived.put(piece.download)
         lane.stop.wait()
 
-    lanes = Lanes(SimpleNamespace(bring=bring), limit)  # type: ignore[arg-type]
+    lanes = Lanes(SimpleNamespace(read_piece=read_piece), limit)  # type: ignore[arg-type]
     works = [Work(5, shape) for _ in range(20)]
     for work in works:
         lanes.offer(work)  # type: ignore[arg-type]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.remote import Location
 from agent.errors import Code, WantdError
 from tests.transfer.helpers import Make, content
 
@@ -85,7 +84,7 @@ async def test_a_file_comes_through_a_tunnel(bench: Make, trusted: tuple[str, ss
     behind = bench(content(3 * MIB), tls=context)
     tunnels = Tunnels(behind.server.port, context if over_tls else None)
     one = bench(content(3 * MIB), environ={"HTTPS_PROXY": tunnels.url, "SSL_CERT_FILE": cert})
-    one.location = lambda _: Location("hub", f"https://{HOST}/file")
+    one.location = lambda _: one.at(f"https://{HOST}/file")
     with contextlib.closing(tunnels):
         await one.fetch()
     assert one.holds()
@@ -101,7 +100,7 @@ async def test_a_proxy_that_refuses_the_tunnel_is_told(bench: Make, trusted: tup
     behind = bench(content(3 * MIB), tls=context)
     tunnels = Tunnels(behind.server.port, None, "407 Proxy Authentication Required")
     one = bench(content(3 * MIB), environ={"HTTPS_PROXY": tunnels.url, "SSL_CERT_FILE": cert})
-    one.location = lambda _: Location("hub", f"https://{HOST}/file")
+    one.location = lambda _: one.at(f"https://{HOST}/file")
     with contextlib.closing(tunnels), pytest.raises(WantdError) as caught:
         await one.fetch()
     assert caught.value.code is Code.HUB_UNREACHABLE and "407" in caught.value.message

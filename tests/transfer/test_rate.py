@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.transfer.rate import CONNECTIONS_FIRST, HOLD_S, QUANTUM_MAX, QUANTUM_MIN, WINDOW_S, Bucket, Processors, Tuner
+from agent.core.retry import HOLD_S, MEASURE_S
+from agent.transfer.rate import CONNECTIONS_FIRST, QUANTUM_MAX, QUANTUM_MIN, Bucket, Processors, Tuner
 
 MIB = 1024 * 1024
 
@@ -45,16 +46,24 @@ def test_a_higher_cap_takes_effect_at_once() -> None:
     bucket = Bucket(1000, Clock())
     for _ in range(20):
         bucket.grant()
-    bucket.reconfigure(100 * MIB)
+    bucket.set_rate(100 * MIB)
     assert bucket.grant()[1] < 0.1
 
 
+def test_the_same_cap_again_gives_nobody_a_second_start() -> None:
+    bucket = Bucket(1000, Clock())
+    for _ in range(20):
+        bucket.grant()
+    bucket.set_rate(1000)
+    assert bucket.grant()[1] > 1.0
+
+
 def run(tuner: Tuner, seconds: float, rate_of: float, most: float, start: float = 0.0, received: int = 0) -> int:
-    """Let time pass where each connection brings `rate_of` bytes per second, and all together at most `most`."""
+    """Let time pass where each connection gives `rate_of` bytes per second, and all together at most `most`."""
     now = start
     while now < start + seconds:
-        now += WINDOW_S
-        received += int(min(tuner.target * rate_of, most) * WINDOW_S)
+        now += MEASURE_S
+        received += int(min(tuner.target * rate_of, most) * MEASURE_S)
         tuner.update(now, received, True)
     return received
 
@@ -81,7 +90,7 @@ def test_one_hiccup_of_the_disk_does_not_end_a_try_that_helps() -> None:
     tuner = Tuner(16)
     received, now = 0, 0.0
     for factor in (1.0, 1.0, 1.2, 1.0, 0.6, 0.2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0):
-        now, received = now + WINDOW_S, received + int(tuner.target * 1e6 * factor)
+        now, received = now + MEASURE_S, received + int(tuner.target * 1e6 * factor)
         tuner.update(now, received, True)
     assert tuner.target == 16
 
@@ -89,9 +98,9 @@ def test_one_hiccup_of_the_disk_does_not_end_a_try_that_helps() -> None:
 def test_where_lanes_wait_for_the_processors_none_is_added() -> None:
     tuner = Tuner(16)
     for tick in range(100):
-        tuner.update(tick * WINDOW_S, tick * 10**9, True, crowded=True)
+        tuner.update(tick * MEASURE_S, tick * 10**9, True, crowded=True)
     assert tuner.target == CONNECTIONS_FIRST
-    run(tuner, 3.0, 40e6, 1e12, start=100 * WINDOW_S, received=99 * 10**9)
+    run(tuner, 3.0, 40e6, 1e12, start=100 * MEASURE_S, received=99 * 10**9)
     assert tuner.target == 16
 
 
@@ -123,15 +132,24 @@ def test_after_a_while_it_tries_again() -> None:
 def test_lanes_that_are_not_all_in_use_say_nothing() -> None:
     tuner = Tuner(16)
     for tick in range(100):
-        tuner.update(tick * WINDOW_S, tick * MIB, False)
+        tuner.update(tick * MEASURE_S, tick * MIB, False)
     assert tuner.target == CONNECTIONS_FIRST
+
+
+def test_the_same_limit_again_interrupts_no_measurement() -> None:
+    alone, told = Tuner(16), Tuner(16)
+    for tick in range(100):
+        told.set_limit(16)
+        for tuner in (alone, told):
+            tuner.update(tick * MEASURE_S, tick * MIB, True)
+        assert told.target == alone.target
 
 
 def test_a_new_limit_holds_at_once() -> None:
     tuner = Tuner(16)
     run(tuner, 3.0, 40e6, 1e12)
-    tuner.reconfigure(2)
+    tuner.set_limit(2)
     assert tuner.target == 2
-    tuner.reconfigure(16)
+    tuner.set_limit(16)
     run(tuner, HOLD_S, 40e6, 1e12, start=100.0)
     assert tuner.target == 16

@@ -17,9 +17,10 @@ import orjson
 import pytest
 
 from agent.core.ranges import granule_for
+from agent.disk import disk_errors
 from agent.errors import Code, WantdError
 from agent.transfer.journal import parse_journal
-from agent.transfer.partial import Partial, disk_errors
+from agent.transfer.partial import Partial
 from tests.transfer.helpers import MIB, Bench, Make, content, sha256
 from tests.transfer.server import Manner
 

@@ -10,7 +10,8 @@ from typing import cast
 
 import pytest
 
-from agent.transfer.tls import PATIENCE_S, Tls
+from agent.core.retry import TLS_READ_S
+from agent.transfer.tls import Tls
 
 
 class Dribble:
@@ -64,5 +65,5 @@ def test_an_end_that_tls_did_not_announce_is_no_end() -> None:
     tls = Tls(ours, ssl.create_default_context(), "models.example")
     threading.Thread(target=theirs.close).start()
     with pytest.raises(ConnectionError):
-        tls.handshake(PATIENCE_S)
+        tls.handshake(TLS_READ_S)
     ours.close()

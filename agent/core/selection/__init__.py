@@ -3,5 +3,5 @@
 `tree` holds the files; `code` knows what can run code; `weights` picks one set of weights in one folder, and `gguf`,
 `sentence_transformers`, `diffusers`, `adapters` and `companions` are the rules of their layouts. `rules` decides
 which of them applies, `named` takes what a want or the catalog names, and `no_match` says what can be asked for
-instead. docs/which-files.md has the rules as a user reads them.
+instead. docs/files.md has the rules as a user reads them.
 """

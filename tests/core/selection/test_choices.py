@@ -167,6 +167,25 @@ def test_a_choice_that_would_fail_is_not_offered() -> None:
     assert offered(error.hint) == ["org/name", '{"model": "org/name", "snapshot": "all"}']
 
 
+@pytest.mark.parametrize(
+    ("weights", "whole"),
+    [
+        (["model.safetensors"], True),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], True),
+        (["model-00000-of-00001.safetensors", "model-00001-of-00001.safetensors"], True),
+        (["model-00001-of-00002.safetensors"], False),
+        (["other.safetensors"], True),
+        (["pytorch_model.bin"], False),
+        ([], False),
+    ],
+)
+def test_an_index_is_not_read_for_a_choice_and_weights_that_cannot_be_whole_are_none(
+    weights: list[str], whole: bool
+) -> None:
+    there = ["config.json", "model.safetensors.index.json", *weights]
+    assert ("org/name" in offered(refused(there, files=("zzz",)).hint)) is whole
+
+
 def test_a_misspelled_pattern_brings_the_names_that_look_like_it() -> None:
     there = ["tokenizer.json", "tokenizer.model", "weights.safetensors", *(f"data-{at}.csv" for at in range(30))]
     hint = refused(there, files=("tokeniser.json", "wieghts.safetensors")).hint

@@ -1,0 +1,97 @@
+"""From a reference to the list of files to have: sources are asked, and the rules of `agent.core.plan` choose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.config import Policy
+from agent.core.names import show
+from agent.core.plan import Plan, PlanFile, Unread, make_plan, needed_listings, query
+from agent.core.ports import Source
+from agent.core.progress import FileProgress
+from agent.core.remote import Listing, RemoteFile
+from agent.core.selection.code import CodePolicy
+from agent.core.selection.tree import READ_MAX_BYTES, Contents
+from agent.errors import Code, WantdError
+from agent.jobs.files import Files
+from agent.jobs.run import Run
+
+
+@dataclass(slots=True)
+class Planner:
+    """Makes plans under the policy in force."""
+
+    source: Source
+    files: Files
+    policy: Callable[[], Policy]
+
+    async def plan(self, run: Run) -> Plan:
+        """The files of the job's target, at one commit. Raises what the sources and the rules raise."""
+        job = run.job
+        selection = job.target.selection
+        listings: dict[Any, Listing] = {}
+        for repo, revision in needed_listings(selection):
+            listings[repo, revision] = await self.source.listing(query(job.target, repo, revision))
+        main = listings[needed_listings(selection)[0]]
+        job.listed(main)
+        try:
+            return await self._plan_from(run, listings, main)
+        except WantdError as error:
+            raise _unsettled(error, listings.values()) from None
+
+    async def _plan_from(self, run: Run, listings: dict[Any, Listing], main: Listing) -> Plan:
+        """Choose the files, all of which can be verified unless `policy.unverified` accepts others."""
+        target, policy = run.job.target, self.policy()
+        contents, code = Contents(), CodePolicy(frozenset(policy.formats), policy.code)
+        while True:  # in a thread: a repository of 50,000 files takes up to a second
+            step = await asyncio.to_thread(make_plan, target, listings, contents, code)
+            if not isinstance(step, Unread):
+                self._refuse_unverified(step.files, main)
+                return step
+            reads = await asyncio.gather(*(self._read(run, file, main) for file in step.files), return_exceptions=True)
+            for file, data in zip(step.files, reads, strict=True):
+                if isinstance(data, BaseException):
+                    raise data
+                contents.add(file.name, data)
+
+    async def _read(self, run: Run, file: RemoteFile, main: Listing) -> bytes:
+        """The content of a small file that decides which files there are."""
+        planned = PlanFile(file.name, main.repo, main.commit, file.size, file.sha256, file.git_sha1)
+        self._refuse_unverified([planned], main)
+        path, _ = await self.files.obtain(run, planned, FileProgress(planned.name, planned.size))
+        return await asyncio.to_thread(_read_small, path, READ_MAX_BYTES)
+
+    def _refuse_unverified(self, files: Sequence[PlanFile], listing: Listing) -> None:
+        """Raise for a file without a known hash, where the policy says so."""
+        unknown = [file.name for file in files if not (file.sha256 or file.git_sha1)]
+        if unknown and self.policy().unverified == "refuse":
+            raise WantdError(
+                Code.HUB_PROTOCOL,
+                f"{listing.source} provides no hash for {show(unknown[0])}, so it could not be verified",
+                'add its sha256 to the catalog, or take files on trust with policy.unverified = "accept"',
+                file=show(unknown[0]),
+            )
+
+
+def _unsettled(error: WantdError, listings: Iterable[Listing]) -> WantdError:
+    """The error about a plan. What a fallback's listing lacks settles nothing while the Hub could not be asked."""
+    fallback = next((listing for listing in listings if listing.because), None)
+    if fallback is None or fallback.because is None or error.retryable:
+        return error
+    because = fallback.because
+    return WantdError(
+        because.code,
+        f"{because.message}; {fallback.source}: {error.message}",
+        error.hint,
+        retryable=because.retryable,
+        retry_after_s=because.retry_after_s,
+        file=error.file,
+    )
+
+
+def _read_small(path: str, limit: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(limit)

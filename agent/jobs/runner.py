@@ -1,0 +1,206 @@
+"""One run of a job, from reference to published model: a linear coroutine.
+
+What cannot go on now leaves the coroutine as `NotNow`, with what it waits for; nothing sleeps in here but for a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from agent.clock import Clock
+from agent.core.plan import Plan
+from agent.core.remote import Fetched
+from agent.core.waits import ForDisk, ForSlot
+from agent.core.words import timestamp
+from agent.errors import WantdError
+from agent.jobs.disk import finish_before_cancel
+from agent.jobs.files import Files, partial_key
+from agent.jobs.lock_waits import LockWaits
+from agent.jobs.planner import Planner
+from agent.jobs.run import NotNow, Run
+from agent.jobs.slots import Slots
+from agent.state.job import Job
+from agent.store.hub_view import HubView
+from agent.store.inventory import Inventory
+from agent.store.layout import Layout, Published, Record, RecordFile
+from agent.store.publish import Modes, Stage
+from agent.store.space import Space
+from agent.store.sweep import forget
+
+FILES_AT_ONCE = 32  # files of one job under way: enough to hide a round trip each behind 16 connections
+LOGGED_FILES = 20  # of a model, named in the line that says which source served them
+
+
+@dataclass(slots=True)
+class Runner:
+    """Carries out runs. Everything it works with is handed in.
+
+    `endpoint` is the Hub's, for the manifest that llmlb reads; `agent` is what a record says of who published it.
+    """
+
+    planner: Planner
+    files: Files
+    layout: Layout
+    inventory: Inventory
+    view: HubView
+    space: Space
+    slots: Slots
+    waits: LockWaits
+    clock: Clock
+    modes: Modes
+    endpoint: Callable[[], str]
+    agent: str
+
+    async def run(self, run: Run) -> Published:
+        """Have the model published. Raises WantdError, NotNow, CancelledError; the store is whole after each."""
+        job = run.job
+        job.resolve()
+        plan = await self.planner.plan(run)
+        async with self._model_lock(run):
+            # The last holder of the lock may have finished it.
+            if found := await asyncio.to_thread(self.layout.published, job.target):
+                return found
+            return await self._carry_out(run, plan)
+
+    @contextlib.asynccontextmanager
+    async def _model_lock(self, run: Run) -> AsyncIterator[None]:
+        """A download slot and the model's lock, together: nobody sits on one while waiting for the other."""
+        job = run.job
+        path = self.layout.model_lock(job.target.name)
+        while True:
+            async with self.slots.place(lambda: job.priority, lambda: job.wait(ForSlot())):
+                if lock := await self.waits.acquire(path, run.disk):
+                    run.lock = lock
+                    try:
+                        yield
+                    finally:
+                        run.lock = None
+                        await finish_before_cancel(asyncio.to_thread(lock.release))
+                    return
+            await self.waits.until_free(job, path)
+
+    async def _carry_out(self, run: Run, plan: Plan) -> Published:
+        job = run.job
+        job.planned(plan)
+        await asyncio.to_thread(self.inventory.refresh)
+        stage = Stage(self.layout, plan, self.modes)
+        with self._reserved(job, plan):
+            job.download()
+            await asyncio.to_thread(stage.begin)
+            run.stage = stage
+            try:
+                fetched = await self._all_files(run, plan)
+                job.verify()
+                _log_sources(job, plan, fetched)
+                record = self._record(plan, fetched)
+                published = await finish_before_cancel(asyncio.to_thread(stage.publish, record, self.endpoint()))
+            except BaseException:
+                await finish_before_cancel(asyncio.to_thread(stage.drop))
+                raise
+        await asyncio.to_thread(self._forget_partials, job)
+        await asyncio.to_thread(self.view.show, published.record)
+        return published
+
+    @contextlib.contextmanager
+    def _reserved(self, job: Job, plan: Plan) -> Iterator[None]:
+        """The room for what is not there yet, for the block. Raises NotNow when it has to wait for room."""
+        need = 0
+        for file in plan.files:
+            key, size = partial_key(file), file.size or 0
+            if not (file.sha256 and self.inventory.find(file.sha256)):
+                need += max(size - _allocated(self.layout.part(key)), 0)
+        if shortage := self.space.reserve(job, need):
+            raise NotNow(ForDisk(shortage.need_bytes, shortage.free_bytes))
+        try:
+            yield
+        finally:
+            self.space.release(job)
+
+    async def _all_files(self, run: Run, plan: Plan) -> list[Fetched]:
+        results: list[Fetched | None] = [None] * len(plan.files)
+        queue = iter(range(len(plan.files)))
+
+        async def worker() -> None:
+            for at in queue:
+                _, results[at] = await self.files.obtain(run, plan.files[at], run.job.progress.files[at])
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(min(FILES_AT_ONCE, len(plan.files))):
+                    group.create_task(worker(), name=f"{run.job.target.name} file {number}")
+        except* (WantdError, NotNow) as several:
+            raise _most_definite(several) from None
+        return [result for result in results if result is not None]
+
+    def _record(self, plan: Plan, fetched: list[Fetched]) -> Record:
+        served = {part for result in fetched for part in result.source.split("+")}
+        own = plan.target.selection
+        sources = served - {"store", "partial"} or served  # what was here already counts where nothing else came
+        return Record(
+            schema=1,
+            model=plan.target.model,
+            repo=own.repo,
+            revision=own.revision,
+            commit=plan.commit,
+            format=plan.format,
+            opens=plan.opens,
+            selection=own.to_json(),
+            source="+".join(sorted(sources)),
+            files=[
+                RecordFile(
+                    file.name,
+                    result.size,
+                    result.sha256,
+                    result.source,
+                    etag=file.git_sha1 or file.sha256,
+                    repo=file.repo if file.repo != own.repo else None,
+                    commit=file.commit if file.commit != plan.commit else None,
+                )
+                for file, result in zip(plan.files, fetched, strict=True)
+            ],
+            published_at=timestamp(self.clock.now()),
+            verified=all(result.verified for result in fetched),
+            agent=self.agent,
+            skipped=list(plan.skipped),
+            warning=plan.warning,
+        )
+
+    def _forget_partials(self, job: Job) -> None:
+        """The bytes live in the store now."""
+        for key in job.partial_keys:
+            forget(key, self.layout, self.waits.locks)
+
+
+def _log_sources(job: Job, plan: Plan, fetched: list[Fetched]) -> None:
+    """One line: which source served which file."""
+    served: dict[str, list[str]] = {}
+    for file, result in zip(plan.files, fetched, strict=True):
+        served.setdefault(result.source, []).append(ascii(file.name))
+    for source, names in served.items():
+        more = f" and {len(names) - LOGGED_FILES} more" if len(names) > LOGGED_FILES else ""
+        job.log.info("{}: {} served {}{}", job.target.model, source, ", ".join(names[:LOGGED_FILES]), more)
+
+
+def _allocated(path: str) -> int:
+    """Bytes of a partial that the file system has already set aside."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_blocks * 512
+    except OSError:
+        return 0
+
+
+def _most_definite(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of errors that came together, a final one, if there is one: it says most."""
+    flat: list[BaseException] = []
+    pending: list[BaseException] = [several]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending += error.exceptions
+        else:
+            flat.append(error)
+    return min(flat, key=lambda error: getattr(error, "retryable", True))

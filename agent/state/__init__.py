@@ -1,0 +1,1 @@
+"""What is going on: the tickets (wants), the jobs (models on their way), and the feed that tells of every change."""

@@ -1,0 +1,47 @@
+"""`wantd status`: what it lists, and what it only counts."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent.core.progress import AgentInfo, ModelProgress, WantInfo, render
+from agent.core.states import State
+from agent.core.waits import ForSlot
+from agent.reports.status import LISTED_MOST, collect
+from tests.fakes import error
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def put(spool: Path, name: str, progress: ModelProgress | None) -> None:
+    (spool / f"{name}.want").touch()
+    if progress:
+        info = WantInfo(f"{name}.want", 1, NOW, NOW, None, {})
+        data, _ = render(info, [(name, progress)], AgentInfo(1, "host", "0"), NOW)
+        (spool / f"{name}.progress").write_bytes(data)
+
+
+def test_ready_wants_are_counted_and_of_the_others_a_screen_is_listed(tmp_path: Path) -> None:
+    spool, waiting = tmp_path / "spool", ModelProgress()
+    spool.mkdir()
+    waiting.go(State.WAITING, waiting=ForSlot())
+    for number in range(LISTED_MOST + 20):
+        put(spool, f"failed-{number:03d}", ModelProgress.failed(error()))
+        put(spool, f"ready-{number:03d}", ModelProgress(state=State.READY))
+    put(spool, "waiting", waiting)
+    put(spool, "silent", None)
+    short = collect(str(spool), str(tmp_path / "store"), time.time(), everything=False)
+    assert short.counts == {"failed": LISTED_MOST + 20, "ready": LISTED_MOST + 20, "unanswered": 1, "waiting": 1}
+    assert [want["state"] for want in short.wants] == ["failed"] * LISTED_MOST + ["unanswered", "waiting"]
+    whole = collect(str(spool), str(tmp_path / "store"), time.time(), everything=True)
+    assert whole.counts == short.counts
+    assert len(whole.wants) == sum(whole.counts.values())
+
+
+def test_a_progress_file_that_is_none_of_wantds_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "a.want").touch()
+    (tmp_path / "a.progress").write_text("[1]")
+    status = collect(str(tmp_path), str(tmp_path / "store"), time.time(), everything=False)
+    assert status.wants[0]["why"] == "its progress file is not one of wantd's"
