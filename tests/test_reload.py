@@ -107,6 +107,7 @@ class Agent:
         quiet: dict[str, Any] = {
             "spool__dir": str(self.root / "spool"),
             "store__dir": str(self.root / "models"),
+            "store__hub_cache": str(self.root / "hub"),
             "hub__endpoint": self.hub.url,
             "policy__allow": "any",
             "scheduler__rescan_s": NEVER_S,
@@ -293,6 +294,48 @@ async def _progress_interval(agent: Agent) -> None:
         await eventually(lambda: agent.said()["bytes_done"] == 1, "the first count is written at once")
     await agent.reload("spool.progress_interval_s", 0.02)
     await eventually(lambda: agent.said()["bytes_done"] == 2, "the second one is written")
+
+
+# [adopt]
+
+
+def _as_ollama_has_it(root: Path, data: bytes) -> Path:
+    path = root / "ollama" / "blobs" / f"sha256-{hashlib.sha256(data).hexdigest()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    path.chmod(0o644)
+    return path
+
+
+@takes_effect("adopt.caches")
+async def _caches(agent: Agent) -> None:
+    data = {name: name.encode() * 1000 for name in ("org/a", "org/b")}
+    for content in data.values():
+        cache = _as_ollama_has_it(agent.root, content).parents[1]
+    async with EmbeddedHub([Repo.of(name, {"m-Q4_K_M.gguf": content}) for name, content in data.items()]) as hub:
+        await agent.start(hub__endpoint=hub.endpoint, adopt__caches="none")
+        agent.drop("a", "org/a")
+        await eventually(lambda: agent.said("a").get("state") == "ready", "it is downloaded")
+        assert agent.said("a")["models"][0]["source"] == "hub"
+        await agent.reload("adopt.caches", [str(cache)])
+        agent.drop("b", "org/b")
+        await eventually(lambda: agent.said("b").get("state") == "ready", "it is adopted")
+        assert agent.said("b")["models"][0]["source"] == "adopted:ollama"
+
+
+@takes_effect("adopt.link")
+async def _link(agent: Agent) -> None:
+    data = {name: name.encode() * 1000 for name in ("org/a", "org/b")}
+    blobs = {name: _as_ollama_has_it(agent.root, content) for name, content in data.items()}
+    cache = blobs["org/a"].parents[1]
+    async with EmbeddedHub([Repo.of(name, {"m-Q4_K_M.gguf": content}) for name, content in data.items()]) as hub:
+        await agent.start(hub__endpoint=hub.endpoint, adopt__caches=[str(cache)])
+        for name, linked in (("org/a", False), ("org/b", True)):
+            want = name[-1]
+            agent.drop(want, name)
+            await eventually(lambda want=want: agent.said(want).get("state") == "ready", f"{want} is adopted")
+            assert Path(agent.said(want)["models"][0]["path"]).samefile(blobs[name]) is linked
+            await agent.reload("adopt.link", True)
 
 
 # [store]
