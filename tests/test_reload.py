@@ -48,7 +48,7 @@ QUERY = Query(RepoId("org/name"), "main", StoreName("name"))
 
 
 class FakeHub:
-    """Answers every request with the listing of one repository, or with nothing at all; keeps what it was asked."""
+    """Has one repository, whatever it is asked for, or says nothing at all; keeps what it was asked."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {"m-Q4_K_M.gguf": b"GGUF weights"}
@@ -69,9 +69,14 @@ class FakeHub:
         if self.silent:
             await reader.read()
         else:
-            body = json.dumps(self._manifest() if "/registry/" in head else self._model()).encode()
+            method, path, _ = head.split(" ", 2)
+            if "/resolve/" in path:
+                body = self.files[path.rpartition("/")[2]]
+            else:
+                body = json.dumps(self._manifest() if "/registry/" in path else self._model()).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n")
-            writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            writer.write(b"X-Repo-Commit: %s\r\nContent-Length: %d\r\n\r\n" % (COMMIT.encode(), len(body)))
+            writer.write(body if method != "HEAD" else b"")
         writer.close()
 
     def _model(self) -> dict[str, Any]:
@@ -351,7 +356,23 @@ async def _formats(agent: Agent) -> None:
     assert await agent.failed() == Code.FORBIDDEN_FORMAT
     await agent.reload("policy.formats", ["bin"])
     agent.drop("a")
-    await eventually(lambda: agent.said().get("bytes_total") == 8, "the file is chosen")
+    await eventually(lambda: agent.said()["state"] == "ready", "it is brought")
+
+
+@takes_effect("policy.code")
+async def _code(agent: Agent) -> None:
+    await agent.start()
+    agent.hub.files = {
+        "config.json": b'{"auto_map": {"AutoModel": "modeling.Model"}}',
+        "model.safetensors": b"weights",
+        "modeling.py": b"code",
+    }
+    await agent.reload("policy.code", "require")
+    agent.drop("a")
+    assert await agent.failed() == Code.FORBIDDEN_FORMAT
+    await agent.reload("policy.code", "warn")
+    agent.drop("a")
+    await eventually(lambda: agent.said()["state"] == "ready", "it is brought")
 
 
 @takes_effect("policy.unverified")

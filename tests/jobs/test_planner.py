@@ -26,7 +26,7 @@ from tests.store.builders import sha256
 INDEX = "model.safetensors.index.json"
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 SHARDED = {
-    "config.json": b"{}",
+    "generation_config.json": b"{}",
     INDEX: orjson.dumps({"weight_map": {"a": SHARDS[0], "b": SHARDS[1]}}),
     SHARDS[0]: b"one",
     SHARDS[1]: b"two",
@@ -114,7 +114,7 @@ async def test_a_git_hash_is_a_hash(shop: Workshop) -> None:
 
 
 async def test_the_formats_of_the_policy_in_force_count(tmp_path: Path) -> None:
-    shop = Workshop(tmp_path, {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
+    shop = Workshop(tmp_path, {"generation_config.json": b"{}", "pytorch_model.bin": b"pickle"})
     assert (await refused(shop, shop.job())).code is Code.FORBIDDEN_FORMAT
     shop.policy = Policy(formats=["bin"])
     assert len((await plan(shop, shop.job())).files) == 2

@@ -158,10 +158,10 @@ async def test_a_model_that_is_larger_than_the_disk_fails_for_good(shop: Worksho
 
 
 async def test_room_is_reserved_for_what_is_not_there_yet_and_given_back(tmp_path: Path) -> None:
-    contents = {"config.json": b"{}", "model.safetensors": bytes(3 * 4096), "tokenizer.json": bytes(5000)}
+    contents = {"generation_config.json": b"{}", "model.safetensors": bytes(3 * 4096), "tokenizer.json": bytes(5000)}
     shop = Workshop(tmp_path, contents)
     put(shop.layout.part(sha256(contents["tokenizer.json"])), contents["tokenizer.json"])  # 8192 bytes are allocated
-    Model("theirs", {"config.json": contents["config.json"]}).publish(shop.layout)
+    Model("theirs", {"generation_config.json": contents["generation_config.json"]}).publish(shop.layout)
     shop.disk.free_bytes = 3 * 4096 - 1
     with pytest.raises(NotNow) as caught:
         await shop.run(shop.job())
@@ -207,7 +207,7 @@ async def test_of_errors_that_come_together_the_definite_one_is_told(tmp_path: P
     shop = Workshop(tmp_path, SAFETENSORS)
     shop.transfer.hold = asyncio.Event()
     shop.transfer.fails = {
-        "config.json": error(Code.STALLED),
+        "generation_config.json": error(Code.STALLED),
         "model.safetensors": error(Code.CHECKSUM_MISMATCH),
         "tokenizer.json": error(Code.HUB_UNREACHABLE),
     }
@@ -223,7 +223,7 @@ async def test_of_errors_that_come_together_the_definite_one_is_told(tmp_path: P
 async def test_a_definite_error_counts_more_than_a_wait(tmp_path: Path) -> None:
     shop = Workshop(tmp_path, SAFETENSORS)
     shop.transfer.hold = asyncio.Event()
-    shop.transfer.fails = {"config.json": NotNow(ForSlot()), "model.safetensors": error(Code.FORBIDDEN_PATH)}
+    shop.transfer.fails = {"generation_config.json": NotNow(ForSlot()), "model.safetensors": error(Code.FORBIDDEN_PATH)}
     running = asyncio.create_task(shop.run(shop.job()))
     await settle()
     shop.transfer.hold.set()
@@ -248,15 +248,15 @@ async def test_files_come_side_by_side_but_not_all_at_once(tmp_path: Path) -> No
 
 async def test_a_model_from_several_sources_names_them_all_and_not_what_was_here_already(tmp_path: Path) -> None:
     shop = Workshop(tmp_path, SAFETENSORS)
-    Model("theirs", {"config.json": SAFETENSORS["config.json"]}).publish(shop.layout)
+    Model("theirs", {"generation_config.json": SAFETENSORS["generation_config.json"]}).publish(shop.layout)
     shop.source.locations = {0: "mirror"}
     with logged() as lines:
         published = await shop.run(shop.job())
     assert published.record.source == "hub+mirror"
     sources = {file.name: file.source for file in published.record.files}
     assert sorted(sources.values()) == ["hub", "mirror", "store"]
-    assert sources["config.json"] == "store"
-    assert "INFO qwen3: store served 'config.json'" in lines
+    assert sources["generation_config.json"] == "store"
+    assert "INFO qwen3: store served 'generation_config.json'" in lines
 
 
 async def test_a_model_that_was_here_in_all_its_parts_is_from_the_store(tmp_path: Path) -> None:

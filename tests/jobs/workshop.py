@@ -26,8 +26,8 @@ from agent.store.space import Space
 from tests.fakes import FakeClock, FakeDisk, FakeSource, FakeTransfer, Inline, target
 from tests.store.builders import ENDPOINT, MODES, make_layout, sha256
 
-GGUF = {"m-Q4_K_M.gguf": b"GGUF weights", "notes.txt": b"hello"}
-SAFETENSORS = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"[]"}
+GGUF = {"m-Q4_K_M.gguf": b"GGUF weights", "picture.png": b"hello"}
+SAFETENSORS = {"generation_config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"[]"}
 
 
 class Workshop:
