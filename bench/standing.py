@@ -28,6 +28,7 @@ from tests.hub.process import HubProcess
 MODELS = [f"standing-{number}" for number in range(10)]
 DEADLINE_S = 900.0
 REST = 0.02  # share of a core under which an agent counts as idle
+SETTLE_S = 35.0  # more than a rescan, which reads once more what the last progress files changed
 HEAD_BYTES = 300  # of a progress file: its state is among the first lines
 FINAL = re.compile(rb'"state": "(ready|failed)"')
 
@@ -163,6 +164,7 @@ def measure(root: Path, endpoint: str, count: int, kind: str, spread: int, idle_
         wait_until(standing.all_answered, "all wants have progress files", DEADLINE_S)
         answered, answered_cpu = time.monotonic() - began, agent.cpu_s()
         wait_until(lambda: standing.share(2.0) < REST, "the agent comes to rest", DEADLINE_S)
+        time.sleep(SETTLE_S)
         idle = standing.share(idle_s)
         began = time.monotonic()
         done = agent.wantd("status", timeout=DEADLINE_S)

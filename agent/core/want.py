@@ -25,7 +25,7 @@ MAX_DEPTH = 32  # the deepest want there is has 3 levels; the rest of JSON's dep
 DEFAULT_PRIORITY = 5
 HINT = (
     "write nothing (the name is the model), one model a line, or JSON like "
-    '{"model": "qwen3", "priority": 5}; see the README, "Wants"'
+    '{"model": "qwen3", "priority": 5}; see docs/protocol.md'
 )
 
 NO_LABELS: Mapping[str, str] = MappingProxyType({})  # one for all wants that have none

@@ -24,7 +24,7 @@ from agent.spool.files import Stamp
 
 DEPTH = 4  # levels of subdirectories that are served (docs/protocol.md)
 SETTLED_S = 2.5  # the coarsest file system has times in steps of 2 s (FAT)
-AGAIN_S = 60.0  # a directory that was read less long ago is not read again because a round begins
+AGAIN_S = 600.0  # a directory is read at the begin of the next round after so long, whatever its times say
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -111,7 +111,7 @@ class Scanner:
         """Look at the spool. `known` maps paths to what was seen last.
 
         With `everything` each known want is looked at, with `crowded` each in these directories, and `names` more in
-        turn. A directory is read at least once for every other time that the turn comes round. New wants that have no
+        turn. A directory that was not read for `AGAIN_S` is read when the turn comes round. New wants that have no
         progress file come first. Removes progress files whose want is gone, and temporary files of agents that died.
         """
         begins = names > 0 and not self._round

@@ -22,7 +22,7 @@ def catalog(*items: Any) -> Catalog:
 
 
 def only(**item: Any) -> Entry:
-    """The one entry of a catalogue with nothing wrong in it."""
+    """The one entry of a catalog with nothing wrong in it."""
     found = catalog({"id": "x", "repo": "org/name", **item})
     assert found.problems == []
     return found.entries["x"]
@@ -74,7 +74,7 @@ def test_the_models_object_of_nodes_is_read() -> None:
         "source": "hf_gguf",
         "repo_id": "org/x",
         "artifacts": [{"filename": "a.gguf", "size_bytes": 7, "sha256": SHA.upper()}, {"filename": "b.json"}],
-        "status": "unknown keys of published catalogues are not ours to judge",
+        "status": "unknown keys of published catalogs are not ours to judge",
     }
     found = parse_catalog(json.dumps({"models": [item]}).encode())
     assert found.problems == []
@@ -189,18 +189,18 @@ def test_an_entry_that_is_no_object_is_reported(item: Any) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"7", b"null", b"{}", b'{"models": {}}', b"[1]", b"\xff", b"[" * 5000, b" " * (16 * 2**20 + 1)]
 )
-def test_a_catalogue_that_cannot_be_used_at_all_is_an_error(data: bytes) -> None:
+def test_a_catalog_that_cannot_be_used_at_all_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         parse_catalog(data)
 
 
-def test_a_catalogue_has_sixteen_mebibytes_at_most() -> None:
+def test_a_catalog_has_sixteen_mebibytes_at_most() -> None:
     assert parse_catalog(b"[]".ljust(16 * 2**20)).entries == {}
     with pytest.raises(ValueError, match="more than"):
         parse_catalog(b"[]".ljust(16 * 2**20 + 1))
 
 
-def test_an_empty_catalogue_is_one_and_a_byte_order_mark_is_fine() -> None:
+def test_an_empty_catalog_is_one_and_a_byte_order_mark_is_fine() -> None:
     assert parse_catalog(b"[]").entries == {}
     assert parse_catalog(b"\xef\xbb\xbf" + json.dumps([QWEN]).encode()).entries.keys() == {"qwen3"}
 
@@ -288,7 +288,7 @@ def test_what_is_near_enough_is_offered_and_nothing_else(typed: str, known: list
         ([], "qwen3", False),
     ],
 )
-def test_the_policy_decides_by_catalogue_or_by_patterns(policy: Any, model: str, passes: bool) -> None:
+def test_the_policy_decides_by_catalog_or_by_patterns(policy: Any, model: str, passes: bool) -> None:
     known = catalog(QWEN)
     reference = Reference(model)
     assert allowed(policy, reference, known.find(reference)) is passes

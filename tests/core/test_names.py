@@ -151,7 +151,7 @@ def test_a_text_that_is_no_reference_is_told_why() -> None:
     assert parse_reference("x" * 512, ["x" * 512]) == Reference("x" * 512)
 
 
-def test_a_catalogue_id_that_holds_a_colon_is_taken_whole() -> None:
+def test_a_catalog_id_that_holds_a_colon_is_taken_whole() -> None:
     known = {"qwen3:8b", "a@b"}
     assert parse_reference("Qwen3:8B", known) == Reference("Qwen3:8B")
     assert parse_reference("a@b", known) == Reference("a@b")

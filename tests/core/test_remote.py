@@ -44,7 +44,7 @@ def test_a_request_that_says_nothing_is_in_the_middle_of_the_queue() -> None:
     assert FetchRequest("f", "f.part", "f.json", 7).priority == 5
 
 
-def test_no_hash_binds_unless_the_catalogue_has_one() -> None:
+def test_no_hash_binds_unless_the_catalog_has_one() -> None:
     assert not Query(RepoId("org/name"), "main", StoreName("org/name")).bound
 
 

@@ -89,7 +89,7 @@ def test_a_selection_of_files_has_a_directory_of_its_own() -> None:
     assert target("qwen3:Q8_0", files=("*",)).name.startswith("qwen3--q8_0--sel-")
 
 
-def test_the_plain_model_is_what_the_catalogue_says() -> None:
+def test_the_plain_model_is_what_the_catalog_says() -> None:
     plain = target("qwen3").selection
     assert (plain.repo, plain.revision, plain.quant) == ("bartowski/Qwen_Qwen3-0.6B-GGUF", "main", None)
     assert (plain.filename, plain.sha256, plain.exclude) == ("Qwen3-Q4_K_M.gguf", SHA, ("*.md",))

@@ -44,7 +44,7 @@ def test_get_on_a_failed_want_is_answered_at_once_and_says_nothing_of_a_missing_
 def test_get_says_that_no_agent_runs_only_where_none_does(make_agent: Callable[..., AgentProcess]) -> None:
     agent = make_agent(scheduler__rescan_s=NEVER_S)
     alone = agent.wantd("get", "qwen3", "--timeout", "4")
-    assert "no agent answers" in alone.stderr
+    assert "no agent serves" in alone.stderr
     agent.start()
     # A want that is never read: the agent is there, and silent about it.
     with subprocess.Popen(
@@ -57,7 +57,7 @@ def test_get_says_that_no_agent_runs_only_where_none_does(make_agent: Callable[.
         said = agent.wantd("get", "tinyllama", "--timeout", "4").stderr
         os.kill(agent.pid, 18)  # SIGCONT
         writer.kill()
-    assert "no agent answers" not in said
+    assert "no agent serves" not in said
     assert "has not written a progress file" in said
 
 

@@ -24,9 +24,10 @@ from tests.jobs.workshop import SAFETENSORS, Workshop
 from tests.store.builders import sha256
 
 INDEX = "model.safetensors.index.json"
+DECIDING = ["config.json", INDEX]  # what says which files there are, and whether code of the repository is needed
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 SHARDED = {
-    "generation_config.json": b"{}",
+    "config.json": b"{}",
     INDEX: orjson.dumps({"weight_map": {"a": SHARDS[0], "b": SHARDS[1]}}),
     SHARDS[0]: b"one",
     SHARDS[1]: b"two",
@@ -71,10 +72,10 @@ async def test_an_index_is_fetched_and_read_before_the_choice(tmp_path: Path) ->
     job = shop.job()
     made = await plan(shop, job)
     assert sorted(file.name for file in made.files) == sorted(SHARDED)
-    assert [request.label for request in shop.transfer.requests] == [f"qwen3 {INDEX}"]
+    assert sorted(request.label for request in shop.transfer.requests) == [f"qwen3 {name}" for name in DECIDING]
     assert job.progress.bytes_done == 0
     assert job.progress.state is State.RESOLVING
-    assert job.partial_keys == {sha256(SHARDED[INDEX])}
+    assert job.partial_keys == {sha256(SHARDED[name]) for name in DECIDING}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ async def test_a_git_hash_is_a_hash(shop: Workshop) -> None:
 
 
 async def test_the_formats_of_the_policy_in_force_count(tmp_path: Path) -> None:
-    shop = Workshop(tmp_path, {"generation_config.json": b"{}", "pytorch_model.bin": b"pickle"})
+    shop = Workshop(tmp_path, {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
     assert (await refused(shop, shop.job())).code is Code.FORBIDDEN_FORMAT
     shop.policy = Policy(formats=["bin"])
     assert len((await plan(shop, shop.job())).files) == 2

@@ -307,7 +307,7 @@ def test_new_wants_that_no_agent_has_answered_come_first(spool: str) -> None:
     assert len(found.changed) == 21
 
 
-def test_a_directory_whose_times_say_nothing_is_read_again_with_every_other_round(spool: str) -> None:
+def test_a_directory_whose_times_say_nothing_is_read_again_with_a_later_round(spool: str) -> None:
     path = put(f"{spool}/a.want")
     memory = known(path)
     times = Times(spool)

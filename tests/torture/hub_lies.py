@@ -106,7 +106,7 @@ def check_after(agent: AgentProcess, adversary: Adversary, good: str, rss_max: i
         repo = str(path.parent.relative_to(agent.store))
         if ".partial" not in path.parts and path.read_bytes() != content_of(repo):
             problems.append(f"{path} is published and wrong")
-    if any(path.name not in ("agent.log", "spool", "models") for path in agent.root.iterdir()):
+    if any(path.name not in ("agent.log", "spool", "models", "hub") for path in agent.root.iterdir()):
         problems.append(f"outside the store: {[path.name for path in agent.root.iterdir()]}")
     return [problem for problem in problems if problem]
 

@@ -1,6 +1,6 @@
 """Every parser of what others wrote: never an exception other than the project's own, never a path outside the store.
 
-Configuration, wants, names, catalogues, targets, plans, ranges, retries and the journal have their properties beside
+Configuration, wants, names, catalogs, targets, plans, ranges, retries and the journal have their properties beside
 their tests; here is what is read from a Hub and a store, the way from a want to its answer and its plan, and the table
 of states. `make fuzz` runs everything for long.
 """
@@ -58,7 +58,7 @@ def loosely(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any
     return st.fixed_dictionaries({}, optional={name: kind | JSON for name, kind in fields.items()})
 
 
-# -- catalogue ------------------------------------------------------------------------------------------------------
+# -- catalog ------------------------------------------------------------------------------------------------------
 
 ARTIFACT = loosely(name=NAMES, path=NAMES, filename=NAMES, url=NAMES, repo=NAMES, sha256=HEX64, priority=st.integers())
 ENTRY = loosely(
