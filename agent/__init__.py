@@ -11,12 +11,13 @@ The house, from the door down; imports point down only (import-linter holds it):
 - `state/`: what is going on: tickets, jobs, and the feed that tells of every change
 - `spool/`, `sources/`, `transfer/`, `store/`: the directory protocol, where bytes come from, how they travel, what is
   published; the four do not know each other
+- `host_files.py`: files of other programs of this host, opened so that nothing else is
 - `net/`: HTTP for all: address rules, redirects, host budgets
 - `config.py`, `core/` (pure decisions), `errors.py`
 
 The way of a want: watcher -> lookout -> intake -> core.want -> core.target -> in the store? ready. Else board ->
-runner -> planner -> slot and lock -> store again -> files -> transfer -> stage -> publish -> ready. Each step changes a
-ticket or a job; the feed tells the reports.
+runner -> planner -> slot and lock -> store again -> files: host caches, transfer -> stage -> publish -> ready. Each
+step changes a ticket or a job; the feed tells the reports.
 """
 
 __version__ = "0.1.0"

@@ -12,11 +12,12 @@ from loguru import logger
 
 from agent import __version__
 from agent.clock import SystemClock
-from agent.config import Config, Live, catalog_path
+from agent.config import Config, Live, catalog_path, own_directories
 from agent.core.progress import AgentInfo
 from agent.core.retry import STOP_S
 from agent.core.target import Target
 from agent.errors import Code, ConfigError, WantdError
+from agent.jobs.adoption import Adoption
 from agent.jobs.board import Board
 from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
@@ -34,6 +35,7 @@ from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
 from agent.sources.assembly import Assembly
+from agent.sources.host_caches import HostCaches
 from agent.spool.watcher import Bell, Watcher
 from agent.state.feed import Feed
 from agent.state.job import Job
@@ -104,7 +106,8 @@ class App:
 
         # Where bytes come from, and how
         budgets = HostBudgets()
-        self.sources = Assembly(lambda: live.config, self._environ, budgets)
+        host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: own_directories(live.config))
+        self.sources = Assembly(lambda: live.config, self._environ, budgets, host_caches)
         self.engine = Engine(lambda: live.config.transfer, budgets, self._environ)
 
         # Who is told
@@ -119,7 +122,8 @@ class App:
         space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
-        files = Files(self.sources, self.engine, layout, inventory, space, waits, clock)
+        self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
+        files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.adoption)
         runner = Runner(
             planner=Planner(self.sources, files, lambda: live.config.policy),
             files=files,
@@ -238,6 +242,7 @@ class App:
             async with asyncio.timeout(STOP_S):
                 await asyncio.gather(*others, return_exceptions=True)
                 await self.board.stop()
+                self.adoption.close()
                 await self.engine.close()
                 await self.sources.close()
                 writer.cancel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -44,6 +44,11 @@ class Store(Section, frozen=True):
     keep_partials_days: Seconds = 7.0
     min_free_bytes: Bytes = 64 * 1024 * 1024
     hub_cache: str = "hub"
+
+
+class Adopt(Section, frozen=True):
+    caches: str | list[str] = "auto"
+    link: bool = False
 
 
 class Catalog(Section, frozen=True):
@@ -104,6 +109,7 @@ class Config(Section, frozen=True):
 
     spool: Spool = Spool()
     store: Store = Store()
+    adopt: Adopt = Adopt()
     catalog: Catalog = Catalog()
     hub: Hub = Hub()
     proxy: Proxy = Proxy()
@@ -208,6 +214,11 @@ def shipped(name: str) -> str:
     return str(checkout if checkout.is_file() else Path(sys.prefix) / "share" / "wantd" / name)
 
 
+def own_directories(config: Config) -> list[str]:
+    """Directories that the agent fills itself: nothing is adopted from them."""
+    return [path for path in (config.store.dir, config.store.hub_cache) if path]
+
+
 def hub_token(config: Config, environ: Mapping[str, str]) -> str | None:
     """The Hub token: `HF_TOKEN`, else the token file, of either the first line; None when there is none to read.
 
@@ -291,6 +302,10 @@ def _check(key: str, value: Any) -> str | None:
             return "expected a URL like https://host, without user or password"
     if key == "allow" and isinstance(value, str) and value not in ("catalog", "any") and "/" not in value:
         return 'expected "catalog", "any" or a list of patterns like "Qwen/*"'
+    if key == "caches":
+        names = [value] if isinstance(value, str) else value
+        if not all(name in ("auto", "none") or (name.startswith(("/", "~")) and "\0" not in name) for name in names):
+            return 'expected "auto", "none" or a list of absolute directories, like ["auto", "/srv/hub"]'
     if key == "dir" and not value.strip():
         return "expected a directory"
     if key in ("dir", "path", "token_path", "hub_cache") and "\0" in value:
@@ -319,6 +334,7 @@ def _normal(config: Config, problems: list[str]) -> Config:
         config,
         spool=replace(config.spool, dir=path("spool.dir", config.spool.dir)),
         store=replace(config.store, dir=store_dir, hub_cache=hub_cache),
+        adopt=replace(config.adopt, caches=_directories(config.adopt.caches, path)),
         catalog=replace(config.catalog, path=path("catalog.path", config.catalog.path)),
         hub=replace(
             config.hub,
@@ -328,6 +344,12 @@ def _normal(config: Config, problems: list[str]) -> Config:
         proxy=replace(config.proxy, url=config.proxy.url.rstrip("/")),
         policy=replace(config.policy, formats=[name.lower().lstrip(".*") for name in config.policy.formats]),
     )
+
+
+def _directories(caches: str | list[str], path: Callable[[str, str], str]) -> list[str]:
+    """`adopt.caches` as a list of absolute directories and "auto"."""
+    names = [caches] if isinstance(caches, str) else caches
+    return [name if name == "auto" else path("adopt.caches", name) for name in names if name != "none"]
 
 
 def process_environment() -> Mapping[str, str]:

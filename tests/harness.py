@@ -35,7 +35,8 @@ def clean_environment(**more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("WANTD_", "HF_", "LLMLB_", "XLLM_", "LLM_")) and not name.lower().endswith("_proxy")
+        if not name.startswith(("WANTD_", "HF_", "LLMLB_", "XLLM_", "LLM_", "OLLAMA_", "LLAMA_", "XDG_"))
+        and not name.lower().endswith("_proxy")
     }
     return {**kept, "PYTHONPATH": str(CHECKOUT), **more}
 

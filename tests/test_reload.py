@@ -29,6 +29,8 @@ from agent.core.names import RepoId, StoreName
 from agent.core.progress import FileProgress
 from agent.core.remote import FetchRequest, Location, Query
 from agent.core.states import State
+from agent.embedded_hub.repo import Repo
+from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
 from agent.jobs.board import Board
 from agent.reports.systemd import Supervisor
@@ -110,6 +112,8 @@ class Agent:
         quiet: dict[str, Any] = {
             "spool__dir": str(self.root / "spool"),
             "store__dir": str(self.root / "models"),
+            "store__hub_cache": str(self.root / "hub"),
+            "adopt__caches": "none",
             "hub__endpoint": self.hub.url,
             "policy__allow": "any",
             "scheduler__rescan_s": NEVER_S,
@@ -322,6 +326,43 @@ async def _min_free(agent: Agent) -> None:
     assert await agent.failed() == Code.INSUFFICIENT_SPACE
 
 
+# [adopt]
+
+
+def _cached(agent: Agent) -> Path:
+    """The model's file in a cache of the Hub's own tools; returns the cache."""
+    cache = agent.root / "their-hub"
+    repo = cache / "models--org--name"
+    for folder in ("blobs", "refs", f"snapshots/{COMMIT}"):
+        (repo / folder).mkdir(parents=True)
+    ((name, data),) = agent.hub.files.items()
+    digest = hashlib.sha256(data).hexdigest()
+    (repo / "blobs" / digest).write_bytes(data)
+    (repo / "refs" / "main").write_text(COMMIT)
+    (repo / "snapshots" / COMMIT / name).symlink_to(f"../../blobs/{digest}")
+    return cache
+
+
+@takes_effect("adopt.caches")
+async def _adopt_caches(agent: Agent) -> None:
+    await agent.start()
+    await agent.reload("adopt.caches", [str(_cached(agent))])
+    agent.drop("a")
+    await eventually(lambda: agent.said().get("state") == "ready", "it is brought")
+    assert not any("/resolve/" in head for head in agent.hub.asked)
+
+
+@takes_effect("adopt.link")
+async def _adopt_link(agent: Agent) -> None:
+    cache = _cached(agent)
+    await agent.start(adopt__caches=[str(cache)])
+    await agent.reload("adopt.link", True)
+    agent.drop("a")
+    said = await eventually(lambda: (said := agent.said()).get("state") == "ready" and said, "it is brought")
+    (blob,) = (cache / "models--org--name/blobs").iterdir()
+    assert blob.samefile(said["models"][0]["path"])
+
+
 # [catalog], [policy]
 
 
@@ -351,7 +392,7 @@ async def _allow(agent: Agent) -> None:
 @takes_effect("policy.formats")
 async def _formats(agent: Agent) -> None:
     await agent.start()
-    agent.hub.files = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
+    agent.hub.files = {"tokenizer.json": b"{}", "pytorch_model.bin": b"pickle"}
     agent.drop("a")
     assert await agent.failed() == Code.FORBIDDEN_FORMAT
     await agent.reload("policy.formats", ["bin"])
@@ -373,6 +414,21 @@ async def _code(agent: Agent) -> None:
     await agent.reload("policy.code", "warn")
     agent.drop("a")
     await eventually(lambda: agent.said()["state"] == "ready", "it is brought")
+
+
+@takes_effect("policy.code")
+async def _code(agent: Agent) -> None:
+    config = b'{"auto_map": {"AutoModel": "modeling.Own"}}'
+    own = Repo.of("org/name", {"config.json": config, "modeling.py": b"pass", "model.safetensors": b"weights"})
+    async with EmbeddedHub([own]) as hub:
+        await agent.start(hub__endpoint=hub.endpoint, policy__code="require")
+        agent.drop("a")
+        assert await agent.failed() == Code.FORBIDDEN_FORMAT
+        await agent.reload("policy.code", "warn")
+        agent.drop("a")
+        await eventually(lambda: agent.said()["state"] == "ready", "it comes without the code")
+        assert agent.said()["models"][0]["skipped"] == ["modeling.py"]
+        assert "code" in agent.said()["models"][0]["warning"]
 
 
 @takes_effect("policy.unverified")

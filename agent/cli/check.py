@@ -11,11 +11,21 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from agent.config import Config, catalog_path, find_file, hub_token, load, process_environment, proxy_key
+from agent.config import (
+    Config,
+    catalog_path,
+    find_file,
+    hub_token,
+    load,
+    own_directories,
+    process_environment,
+    proxy_key,
+)
 from agent.core.catalog import parse_catalog
 from agent.core.words import size
 from agent.errors import Code, Exit, WantdError
 from agent.reports.status import agent_of
+from agent.sources.host_caches import HostCaches
 from agent.store.hub_view import obstacle
 from agent.store.layout import Layout
 from agent.store.locks import Locks
@@ -46,7 +56,7 @@ def call(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, environ)
     file = arguments.config or find_file(environ)
     findings = [Finding(GOOD, "configuration", file or "no file: defaults and environment")]
-    looks: list[Callable[[Config], Iterator[Finding]]] = [_catalog, _spool, _store, _view, _disk, _face]
+    looks: list[Callable[[Config], Iterator[Finding]]] = [_catalog, _spool, _store, _view, _disk, _caches, _face]
     for look in looks:
         findings += look(config)
     if not arguments.no_network:
@@ -134,6 +144,18 @@ def _disk(config: Config) -> Iterator[Finding]:
         yield Finding(WARNING, "disk", text, "free space, or set store.dir to a larger disk; 7B at Q4_K_M takes 5 GB")
     else:
         yield Finding(GOOD, "disk", text)
+
+
+def _caches(config: Config) -> Iterator[Finding]:
+    """What other programs of this host have that could be adopted."""
+    caches = HostCaches(lambda: config.adopt.caches, process_environment(), lambda: own_directories(config))
+    found = caches.survey()
+    for one in found:
+        files = "1 file" if one.files == 1 else f"{one.files} files"
+        yield Finding(GOOD, "adoption", f"{one.cache} cache {one.root}: {files}, {size(one.size)}")
+    if not found:
+        text = "off" if not config.adopt.caches else "no cache of another program found, or none that may be read"
+        yield Finding(GOOD, "adoption", text)
 
 
 def _face(config: Config) -> Iterator[Finding]:

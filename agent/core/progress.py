@@ -57,6 +57,8 @@ class ModelProgress:
     source_why: str | None = None  # why the sources before this one were passed over
     verified: bool | None = None  # whether every file had a hash to hold against; None until that is known
     path: str | None = None
+    skipped: tuple[str, ...] = ()  # files that were left out because they can run code
+    warning: str | None = None  # what a user has to know before the model is loaded
     files: list[FileProgress] = field(default_factory=list)
     bytes_done: int = 0
     bytes_total: int | None = None
@@ -159,6 +161,10 @@ class ModelProgress:
             "error": self.error.to_json() if self.error else None,
             "files": [file.to_json() for file in shown],
         }
+        if self.skipped:
+            value["skipped"] = list(self.skipped)
+        if self.warning:
+            value["warning"] = self.warning
         if cut:
             value["files_total"] = len(self.files)
             value["files_done"] = self.files_done

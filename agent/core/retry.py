@@ -71,6 +71,12 @@ MANIFEST_S = 60.0  # a load balancer's manifest is asked for again after so long
 REPORT_CONNECT_S = 2.0  # a progress report to the load balancer is worth little, and the next one comes in seconds
 REPORT_S = 3.0  # the same for its response
 
+# -- what other programs of this host have (sources/host_caches.py) ------------------------------------------------
+
+HOST_CACHES_S = (
+    60.0  # an index of their caches is used for so long: a file that another tool has just fetched counts soon
+)
+
 # -- connections of the transfer (transfer/http.py and below) ---------------------------------------------------------
 
 LANE_BUDGET_S = 2.0  # a lane itself waits for a host's budget this long; for more, the lane is given back

@@ -75,11 +75,15 @@ def _carry_out(works: list[_Work]) -> list[_Outcome]:
     return outcomes
 
 
-async def finish_before_cancel(work: Awaitable[T]) -> T:
-    """Let work on the disk end before a cancellation goes on: half a publication is worse than a late stop."""
+async def finish_before_cancel(work: Awaitable[T], on_cancel: Callable[[], object] = lambda: None) -> T:
+    """Let work on the disk end before a cancellation goes on: half a publication is worse than a late stop.
+
+    `on_cancel` may tell long work to end early.
+    """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        on_cancel()
         await asyncio.wait([task])
         raise

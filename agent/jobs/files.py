@@ -1,4 +1,4 @@
-"""One file of a run: from the store, or through the transfer engine, under the file's lock, into the stage."""
+"""One file of a run: from the store, another program of this host, or the transfer engine, into the stage."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from agent.core.progress import FileProgress
 from agent.core.remote import SMALL_MAX, Fetched, FetchRequest, Location
 from agent.core.states import State
 from agent.errors import Code, WantdError
+from agent.host_files import HostFile
+from agent.jobs.adoption import Adoption, adopted
 from agent.jobs.disk import finish_before_cancel
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.run import Run
@@ -27,7 +29,10 @@ from agent.store.space import Space
 
 @dataclass(slots=True)
 class Files:
-    """Has files complete and verified on this host. Everything it works with is handed in."""
+    """Has files complete and verified on this host. Everything it works with is handed in.
+
+    Without `adoption`, what other programs have is not looked at.
+    """
 
     source: Source
     transfer: Transfer
@@ -36,6 +41,7 @@ class Files:
     space: Space
     waits: LockWaits
     clock: Clock
+    adoption: Adoption | None = None
 
     async def obtain(self, run: Run, file: PlanFile, shown: FileProgress) -> tuple[str, Fetched]:
         """The path of the file, complete and verified; it is in the stage too where the run has one.
@@ -84,11 +90,47 @@ class Files:
         self, run: Run, file: PlanFile, key: str, shown: FileProgress, file_lock: Lock
     ) -> tuple[str, Fetched]:
         """The file's path in the store, or as a partial."""
-        if found := await run.disk.run(lambda: self._from_store(file)):
-            return found
         # Where another may be at the same partial, whatever flock says, this job has one of its own.
         own = f"{key}~{os.urandom(4).hex()}" if file_lock.contested else key
+        found, candidates = await run.disk.run(lambda: self._look(file, own))
+        if found or (candidates and (found := await self._adopt(run, file, own, shown, candidates))):
+            return found
         return self.layout.part(own), await self._fetch(run, file, own, shown)
+
+    def _look(self, file: PlanFile, key: str) -> tuple[tuple[str, Fetched] | None, list[HostFile]]:
+        """The file in the store, else who may have it on this host."""
+        if found := self._from_store(file):
+            return found, []
+        return None, self.adoption.candidates(file, key) if self.adoption else []
+
+    async def _adopt(
+        self, run: Run, file: PlanFile, key: str, shown: FileProgress, candidates: list[HostFile]
+    ) -> tuple[str, Fetched] | None:
+        """The file as another program has it, where one has.
+
+        Its room stays reserved until it is there: unlike a download's partial, a copy is not preallocated.
+        """
+        assert self.adoption is not None  # noqa: S101  it gave the candidates
+        job = run.job
+        job.partial_keys.add(key)
+
+        def on_bytes(candidate: HostFile, done: int) -> None:
+            if run.stage is None:
+                return
+            if done:
+                shown.source = job.progress.source = candidate.source
+            job.moved(shown, done, State.DOWNLOADING if done else State.QUEUED, self.clock.monotonic())
+
+        # Without a stage, the next round of clearing could take a link away (`store.sweep.debris`).
+        taken = await self.adoption.take(file, key, candidates, on_bytes, may_link=run.stage is not None)
+        if taken is None:
+            shown.source = None
+            return None
+        if taken[0] != self.layout.part(key):
+            job.partial_keys.add(adopted(key))
+        if run.stage:
+            self.space.started(job, taken[1].size)
+        return taken
 
     def _from_store(self, file: PlanFile) -> tuple[str, Fetched] | None:
         if file.sha256 is None:

@@ -165,6 +165,8 @@ class Runner:
             published_at=timestamp(self.clock.now()),
             verified=all(result.verified for result in fetched),
             agent=self.agent,
+            skipped=list(plan.skipped),
+            warning=plan.warning,
         )
 
     def _forget_partials(self, job: Job) -> None:

@@ -16,7 +16,9 @@ from agent.net.budget import HostBudgets
 from agent.net.client import Http, Limits
 from agent.net.redirect import same_origin
 from agent.sources.chain import Chain
+from agent.sources.host_caches import HostCaches
 from agent.sources.hub import HubSource
+from agent.sources.hub_cache import HubCacheSource, has_hub_cache
 from agent.sources.llmlb import LlmlbSource
 from agent.sources.proxy import ProxySource
 
@@ -32,10 +34,17 @@ class Assembly:
     the one may redirect to, the other may not.
     """
 
-    def __init__(self, config: Callable[[], Config], environ: Mapping[str, str], budgets: HostBudgets) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        environ: Mapping[str, str],
+        budgets: HostBudgets,
+        host_caches: HostCaches | None = None,
+    ) -> None:
         self._config = config
         self._environ = environ
         self._budgets = budgets
+        self._host_caches = host_caches
         self._clients: dict[str, tuple[object, Http]] = {}  # by what they are for, with what they were made from
         self._built_for: Config | None = None
         self._chain: Chain | None = None
@@ -99,11 +108,14 @@ class Assembly:
         origin = HubSource(hub_client, self._budgets, hub.endpoint, token=token, offline=hub.offline)
         self._client("report", report_url(config) if proxy.report else "", REPORT_LIMITS, Code.PROXY_UNREACHABLE)
         client = self._client("proxy", proxy.url, Limits(), Code.PROXY_UNREACHABLE)
+        # Last of all: a cache knows a branch as it was, and perhaps not all of its files.
+        caches = self._host_caches
+        last = [HubCacheSource(caches)] if caches and has_hub_cache(caches) else []
         if client is None:
-            return Chain([origin])
+            return Chain([origin, *last])
         llmlb = LlmlbSource(client, self._budgets, proxy.url, key=proxy_key(self._environ), hub=hub.endpoint)
         mirror = HubSource(client, self._budgets, proxy.url, name="mirror")  # no token: it is the Hub's alone
-        return Chain([origin, ProxySource(llmlb, mirror, proxy.kind)])
+        return Chain([origin, ProxySource(llmlb, mirror, proxy.kind), *last])
 
     def _client(self, purpose: str, url: str, limits: Limits, unreachable: Code) -> Http | None:
         """The client for a URL that a person configured: the one there is, if it was made for the same."""

@@ -92,6 +92,7 @@ class Job:
         known = all(file.size is not None for file in plan.files)
         files = [FileProgress(file.name, file.size, file.sha256) for file in plan.files]
         self.progress.begin(files, plan.size if known else None)
+        self.progress.skipped, self.progress.warning = plan.skipped, plan.warning
 
     def wait(self, wait: Wait) -> None:
         """It cannot go on now, for this reason. Saying the same again is no change."""
@@ -132,6 +133,7 @@ class Job:
         progress.path = published.path
         progress.show_published(((file.name, file.size, file.sha256) for file in record.files), published.size)
         progress.verified = record.verified
+        progress.skipped, progress.warning = tuple(record.skipped), record.warning
         for shown, file in zip(progress.files, record.files, strict=True):
             shown.source = file.source
         self._go(State.READY)

@@ -62,7 +62,10 @@ class RecordFile(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What `.wantd.json` holds. `selection` is what was requested, `opens` the GGUF file or None."""
+    """What `.wantd.json` holds. `selection` is what was requested, `opens` the GGUF file or None.
+
+    `skipped` and `warning` are as in a progress file (docs/protocol.md).
+    """
 
     schema: int
     model: str
@@ -77,6 +80,8 @@ class Record(msgspec.Struct, frozen=True):
     published_at: str
     verified: bool = True
     agent: str = ""
+    skipped: list[str] = []
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,8 +84,9 @@ def test_a_published_model_that_is_removed_is_fetched_again_at_once(
         else:
             path.rename(path.with_suffix(".away"))
         wait_until(lambda: "fetching it again" in agent.log(), "the loss is noticed")
-        wait_until(lambda: path.exists() and (agent.progress("one") or {})["state"] == "ready", "it is there again")
-        assert (path.parent / ".wantd.json").exists()
+        record = path.parent / ".wantd.json"
+        wait_until(lambda: path.exists() and record.exists(), "it is there again")
+        agent.ready("one")
 
 
 def test_a_model_that_was_in_the_store_at_the_start_is_watched_too(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from agent.errors import WantdError
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.sources.assembly import Assembly
+from agent.sources.host_caches import HostCaches
 from tests.hub.balancer import BalancedModel, EmbeddedBalancer
 from tests.sources.asking import ask, http_of
 
@@ -30,6 +33,26 @@ MODEL = BalancedModel("org/name", {"model.gguf": HubFile(b"GGUF")})
 
 def config(**proxy: Any) -> Config:
     return Config(hub=DEAD, proxy=Proxy(**proxy))
+
+
+async def test_a_hub_cache_of_this_host_answers_last_and_only_where_there_is_one(tmp_path: Path) -> None:
+    caches = HostCaches(lambda: [str(tmp_path)], {}, list)
+    for there in (False, True):
+        snapshot = tmp_path / "models--org--name" / "snapshots" / ("1" * 40)
+        if there:
+            snapshot.mkdir(parents=True)
+            (snapshot / NAME).write_bytes(b"GGUF")
+        assembly = Assembly(lambda: Config(hub=DEAD), {}, HostBudgets(), caches)
+        try:
+            if there:
+                listing = await assembly.listing(replace(QUERY, revision="1" * 40))
+                assert (listing.source, listing.because is not None) == ("adopted:hub", True)
+            else:
+                with pytest.raises(WantdError) as caught:
+                    await assembly.listing(QUERY)
+                assert "no source has it" not in caught.value.message
+        finally:
+            await assembly.close()
 
 
 async def test_each_location_has_the_address_rule_of_its_source(hub: EmbeddedHub, make_balancer: MakeBalancer) -> None:
