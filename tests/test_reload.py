@@ -50,7 +50,7 @@ QUERY = Query(RepoId("org/name"), "main", StoreName("name"))
 
 
 class FakeHub:
-    """Answers every request with the listing of one repository, or with nothing at all; keeps what it was asked."""
+    """Has one repository, whatever it is asked for, or says nothing at all; keeps what it was asked."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {"m-Q4_K_M.gguf": b"GGUF weights"}
@@ -71,9 +71,14 @@ class FakeHub:
         if self.silent:
             await reader.read()
         else:
-            body = json.dumps(self._manifest() if "/registry/" in head else self._model()).encode()
+            method, path, _ = head.split(" ", 2)
+            if "/resolve/" in path:
+                body = self.files[path.rpartition("/")[2]]
+            else:
+                body = json.dumps(self._manifest() if "/registry/" in path else self._model()).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n")
-            writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            writer.write(b"X-Repo-Commit: %s\r\nContent-Length: %d\r\n\r\n" % (COMMIT.encode(), len(body)))
+            writer.write(body if method != "HEAD" else b"")
         writer.close()
 
     def _model(self) -> dict[str, Any]:
@@ -108,6 +113,7 @@ class Agent:
             "spool__dir": str(self.root / "spool"),
             "store__dir": str(self.root / "models"),
             "store__hub_cache": str(self.root / "hub"),
+            "adopt__caches": "none",
             "hub__endpoint": self.hub.url,
             "policy__allow": "any",
             "scheduler__rescan_s": NEVER_S,
@@ -296,48 +302,6 @@ async def _progress_interval(agent: Agent) -> None:
     await eventually(lambda: agent.said()["bytes_done"] == 2, "the second one is written")
 
 
-# [adopt]
-
-
-def _as_ollama_has_it(root: Path, data: bytes) -> Path:
-    path = root / "ollama" / "blobs" / f"sha256-{hashlib.sha256(data).hexdigest()}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    path.chmod(0o644)
-    return path
-
-
-@takes_effect("adopt.caches")
-async def _caches(agent: Agent) -> None:
-    data = {name: name.encode() * 1000 for name in ("org/a", "org/b")}
-    for content in data.values():
-        cache = _as_ollama_has_it(agent.root, content).parents[1]
-    async with EmbeddedHub([Repo.of(name, {"m-Q4_K_M.gguf": content}) for name, content in data.items()]) as hub:
-        await agent.start(hub__endpoint=hub.endpoint, adopt__caches="none")
-        agent.drop("a", "org/a")
-        await eventually(lambda: agent.said("a").get("state") == "ready", "it is downloaded")
-        assert agent.said("a")["models"][0]["source"] == "hub"
-        await agent.reload("adopt.caches", [str(cache)])
-        agent.drop("b", "org/b")
-        await eventually(lambda: agent.said("b").get("state") == "ready", "it is adopted")
-        assert agent.said("b")["models"][0]["source"] == "adopted:ollama"
-
-
-@takes_effect("adopt.link")
-async def _link(agent: Agent) -> None:
-    data = {name: name.encode() * 1000 for name in ("org/a", "org/b")}
-    blobs = {name: _as_ollama_has_it(agent.root, content) for name, content in data.items()}
-    cache = blobs["org/a"].parents[1]
-    async with EmbeddedHub([Repo.of(name, {"m-Q4_K_M.gguf": content}) for name, content in data.items()]) as hub:
-        await agent.start(hub__endpoint=hub.endpoint, adopt__caches=[str(cache)])
-        for name, linked in (("org/a", False), ("org/b", True)):
-            want = name[-1]
-            agent.drop(want, name)
-            await eventually(lambda want=want: agent.said(want).get("state") == "ready", f"{want} is adopted")
-            assert Path(agent.said(want)["models"][0]["path"]).samefile(blobs[name]) is linked
-            await agent.reload("adopt.link", True)
-
-
 # [store]
 
 
@@ -360,6 +324,43 @@ async def _min_free(agent: Agent) -> None:
     await agent.reload("store.min_free_bytes", 10**18)
     agent.drop("a")
     assert await agent.failed() == Code.INSUFFICIENT_SPACE
+
+
+# [adopt]
+
+
+def _cached(agent: Agent) -> Path:
+    """The model's file in a cache of the Hub's own tools; returns the cache."""
+    cache = agent.root / "their-hub"
+    repo = cache / "models--org--name"
+    for folder in ("blobs", "refs", f"snapshots/{COMMIT}"):
+        (repo / folder).mkdir(parents=True)
+    ((name, data),) = agent.hub.files.items()
+    digest = hashlib.sha256(data).hexdigest()
+    (repo / "blobs" / digest).write_bytes(data)
+    (repo / "refs" / "main").write_text(COMMIT)
+    (repo / "snapshots" / COMMIT / name).symlink_to(f"../../blobs/{digest}")
+    return cache
+
+
+@takes_effect("adopt.caches")
+async def _adopt_caches(agent: Agent) -> None:
+    await agent.start()
+    await agent.reload("adopt.caches", [str(_cached(agent))])
+    agent.drop("a")
+    await eventually(lambda: agent.said().get("state") == "ready", "it is brought")
+    assert not any("/resolve/" in head for head in agent.hub.asked)
+
+
+@takes_effect("adopt.link")
+async def _adopt_link(agent: Agent) -> None:
+    cache = _cached(agent)
+    await agent.start(adopt__caches=[str(cache)])
+    await agent.reload("adopt.link", True)
+    agent.drop("a")
+    said = await eventually(lambda: (said := agent.said()).get("state") == "ready" and said, "it is brought")
+    (blob,) = (cache / "models--org--name/blobs").iterdir()
+    assert blob.samefile(said["models"][0]["path"])
 
 
 # [catalog], [policy]
@@ -396,7 +397,23 @@ async def _formats(agent: Agent) -> None:
     assert await agent.failed() == Code.FORBIDDEN_FORMAT
     await agent.reload("policy.formats", ["bin"])
     agent.drop("a")
-    await eventually(lambda: agent.said().get("bytes_total") == 8, "the file is chosen")
+    await eventually(lambda: agent.said()["state"] == "ready", "it is brought")
+
+
+@takes_effect("policy.code")
+async def _code(agent: Agent) -> None:
+    await agent.start()
+    agent.hub.files = {
+        "config.json": b'{"auto_map": {"AutoModel": "modeling.Model"}}',
+        "model.safetensors": b"weights",
+        "modeling.py": b"code",
+    }
+    await agent.reload("policy.code", "require")
+    agent.drop("a")
+    assert await agent.failed() == Code.FORBIDDEN_FORMAT
+    await agent.reload("policy.code", "warn")
+    agent.drop("a")
+    await eventually(lambda: agent.said()["state"] == "ready", "it is brought")
 
 
 @takes_effect("policy.code")
