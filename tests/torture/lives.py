@@ -38,7 +38,7 @@ DEATHS_RANDOM = 5
 DEATHS_SAMPLED = 8
 LIVES_SAMPLED = 5
 MOMENTS_S = (0.3, 2.5)  # from the first import to some time after everything is done
-STEPS = 440  # calls that change the disk in a whole life: 438 were counted, and steps past the end end it idle
+STEPS = 460  # calls that change the disk in a whole life: 438 to 443 were counted, and steps past the end end it idle
 STEP_ROW = f"SIGKILL at call N of a life from nothing, N = 1 to {STEPS}: before, after, or in the middle of it"
 RECOVERY_ROW = "SIGKILL at any call of the recovery from that"
 AGAIN_ROW = "SIGKILL at a call, where models have been removed before"
