@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -28,6 +29,17 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {deadline_s:g} s: {what}")
         time.sleep(POLL_S)
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    """Every regular file below a directory in which others work; what goes away meanwhile is left out."""
+    found: dict[Path, bytes] = {}
+    for folder, _, names in os.walk(root):  # not rglob, which fails where a directory goes away under it
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    found[path] = path.read_bytes()
+    return found
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.harness import AgentProcess, wait_until
+from tests.harness import AgentProcess, contents, wait_until
 from tests.hub.access import TOKEN_GRANTED
 from tests.hub.process import HubProcess
 
@@ -93,13 +93,13 @@ def test_the_token_is_nowhere_but_at_the_hub(make_agent: Callable[..., AgentProc
         agent.drop("missing", "wantd/no-such-repo")
         agent.drop("bad", "qwen3@no-such-revision")
         agent.wait("qwen3", "downloading")
-        everything = [path.read_bytes() for path in agent.root.rglob("*") if path.is_file()]
+        everything = [*contents(agent.root).values()]
         hub.clear_faults()
         agent.ready("qwen3")
         agent.ready("private")
         agent.failed("missing")
         agent.failed("bad")
-        everything += [path.read_bytes() for path in agent.root.rglob("*") if path.is_file()]
+        everything += [*contents(agent.root).values()]
         status = agent.wantd("status", "--json")
         check = agent.wantd("check")
     assert not [text for text in everything if TOKEN_GRANTED.encode() in text]
@@ -114,7 +114,7 @@ def test_signed_urls_are_in_no_file_and_no_log(agent: AgentProcess, hub: HubProc
     hub.fault("cdn/*", status=503, times=3)
     agent.drop("qwen3", "qwen3")
     agent.ready("qwen3")
-    everything = b"".join(path.read_bytes() for path in agent.root.rglob("*") if path.is_file())
+    everything = b"".join(contents(agent.root).values())
     assert b"Signature=" not in everything
 
 

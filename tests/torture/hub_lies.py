@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.harness import AgentProcess, wait_until
+from tests.harness import AgentProcess, contents, wait_until
 from tests.torture.adversary import Adversary
 from tests.torture.cases import Case, SomeBroke
 from tests.torture.lies import ALL, INSIDE, ROWS, SWITCHES
@@ -102,9 +102,9 @@ def check_after(agent: AgentProcess, adversary: Adversary, good: str, rss_max: i
         problems.append("the storage saw the token")
     texts = [agent.log(), *(path.read_text() for path in agent.spool.glob("*.progress"))]
     problems += [f"{secret} is in a log or answer" for secret in (TOKEN, "secret-") if any(secret in t for t in texts)]
-    for path in agent.store.rglob("*.gguf"):
+    for path, data in contents(agent.store).items():
         repo = str(path.parent.relative_to(agent.store))
-        if ".partial" not in path.parts and path.read_bytes() != content_of(repo):
+        if path.suffix == ".gguf" and ".partial" not in path.parts and data != content_of(repo):
             problems.append(f"{path} is published and wrong")
     if any(path.name not in ("agent.log", "spool", "models", "hub") for path in agent.root.iterdir()):
         problems.append(f"outside the store: {[path.name for path in agent.root.iterdir()]}")
