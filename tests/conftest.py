@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import AgentProcess
+from tests.harness import CHECKOUT, AgentProcess
 from tests.hub.process import HubProcess
 
 # Modules that take seconds, the longest first, so that no worker is left with a long one at the end.
@@ -24,8 +24,9 @@ LONG = (
     "tests/bench/test_short.py",
     "tests/cli/test_commands.py",
     "tests/e2e/test_errors.py",
-    "tests/transfer/test_answers.py",
+    "tests/transfer/test_responses.py",
     "tests/proxy/test_outage.py",
+    "tests/torture/",
     "tests/e2e/",
     "tests/transfer/",
     "tests/proxy/",
@@ -38,6 +39,8 @@ DIVISIBLE = {"tests/torture/test_torture.py", "tests/proxy/test_fallback.py", "t
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in its own hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Beside other workers: a module's tests stay together, since they share a Hub, and long modules come first."""
+    if gone := [path for path in (*LONG, *DIVISIBLE) if not (CHECKOUT / path).exists()]:
+        raise pytest.UsageError(f"tests/conftest.py: there is no {', '.join(gone)}")
     if not hasattr(config, "workerinput"):
         return
     for item in items:
