@@ -19,7 +19,7 @@ from agent.core.want import PROGRESS_SUFFIX
 from agent.disk import TEMP_PREFIX
 from agent.errors import ConfigError, Exit
 from agent.reports.status import agent_of
-from agent.store.hub_view import HubView
+from agent.store.hub_view import TAG_NAME, HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.publish import Modes
@@ -94,6 +94,8 @@ def _tidy(host: Host, places: Places, spool: str, store: str) -> None:
         if not host.dry_run:  # no agent would be there to mend it, and its links would keep removed models on the disk
             HubView("", layout, Inventory(layout), Modes(0o644, 0o755)).mend()
     host.remove(layout.view)
+    if _is_empty_view(host.at(view := f"{os.path.dirname(store)}/hub")):
+        host.remove(view)
     for path in (layout.locks, layout.partial):
         host.remove(path)
     if os.path.isdir(host.at(spool)):
@@ -110,6 +112,14 @@ def _tidy(host: Host, places: Places, spool: str, store: str) -> None:
     for path in (store, os.path.dirname(store), spool):
         if path in (places.store, os.path.dirname(places.store), places.spool):
             host.remove_empty(path)
+
+
+def _is_empty_view(path: str) -> bool:
+    """Whether nothing is left of a view but the tag that marks it as a cache."""
+    try:
+        return os.listdir(path) == [TAG_NAME]
+    except OSError:
+        return False
 
 
 def _progress_files(spool: str) -> Iterator[str]:

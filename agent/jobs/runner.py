@@ -132,8 +132,11 @@ class Runner:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(FILES_AT_ONCE, len(plan.files))):
                     group.create_task(worker(), name=f"{run.job.target.name} file {number}")
-        except* (WantdError, NotNow) as several:
-            raise _most_definite(several) from None
+        except BaseExceptionGroup as several:  # not `except*`: before Python 3.11.4 that wraps what is raised in it
+            expected, others = several.split((WantdError, NotNow))
+            if others is not None or expected is None:
+                raise
+            raise _most_definite(expected) from None
         return [result for result in results if result is not None]
 
     def _record(self, plan: Plan, fetched: list[Fetched]) -> Record:

@@ -158,7 +158,7 @@ def test_any_user_of_the_group_gets_a_path_from_the_command(service: Machine) ->
     got = service.run(WANTD, "get", "qwen3", user="alice")
     assert service.run("head", "-c", "4", got.stdout.strip(), user="mallory").stdout == "GGUF"
     status = service.run(WANTD, "status", user="mallory").stdout
-    assert "agent   runs" in status
+    assert "agent   running" in status
     assert "1 ready" in status
     refused = service.run(WANTD, "get", "qwen3:Q8_0", user="mallory", check=False)
     assert refused.returncode
