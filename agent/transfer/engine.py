@@ -94,8 +94,8 @@ class Engine:
         backoff = Backoff(config.retry_min_s, config.retry_max_s, FETCH_FAILURES)
         fetch = Fetch(download, locate, changed, self._lanes, self._disk, backoff, self._chance)
         report = self._reports[download] = _Report(download, on_bytes)
+        self._follow_config()  # not with the next tick: a fast host has 64 MB by then
         if self._ticker is None or self._ticker.done():
-            self._follow_config()
             self._ticker = loop.create_task(self._tick(), name="transfer-ticker")
         try:
             fetched = await fetch.run()
