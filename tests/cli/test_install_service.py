@@ -117,7 +117,7 @@ def test_the_view_goes_with_the_service_and_the_models_stay(tmp_path: Path, said
     assert (tmp_path / ".llmlb/hub/models--org--name/refs/main").exists()
     uninstall(Host(said.append, run=Commands()), places)
     assert_whole(layout, model)
-    assert list((tmp_path / ".llmlb/hub").iterdir()) == [tmp_path / ".llmlb/hub/CACHEDIR.TAG"]
+    assert not (tmp_path / ".llmlb/hub").exists()
     assert not Path(layout.view).exists()
 
 
