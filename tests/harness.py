@@ -67,6 +67,7 @@ class AgentProcess:
             HF_ENDPOINT=endpoint,
             WANTD_SPOOL__DIR=str(self.spool),
             WANTD_STORE__DIR=str(self.store),
+            WANTD_HTTP__LISTEN="",  # agents of other tests run beside this one, and a port is there once
         )
         self.set(**settings)
         self.process: subprocess.Popen[bytes] | None = None

@@ -101,6 +101,7 @@ class Runner:
             except BaseException:
                 await finish_before_cancel(asyncio.to_thread(stage.drop))
                 raise
+        job.publish(record)
         await asyncio.to_thread(self._forget_partials, job)
         await asyncio.to_thread(self.view.show, published.record)
         return published
