@@ -32,6 +32,7 @@ from agent.store.layout import (
     read_record,
 )
 from agent.store.manifest import llmlb_manifest
+from agent.store.stamps import Stamp, read_stamps, stamp_of, write_stamps
 
 KEPT_SUFFIX = ".before-wantd"
 # rename(2): the source is on another file system, or the destination is a mount point.
@@ -64,7 +65,7 @@ class Stage:
         self._modes = modes
         self._directory = layout.directory(plan.target.name)
         self.path = layout.stage(plan.target.name)
-        self._names: set[str] = set()
+        self._added: dict[str, Stamp | None] = {}  # what they looked like when their bytes had just been proved
         self._folders: set[str] = set()  # known to exist; a look for each of thousands costs more than its link
 
     def begin(self) -> None:
@@ -87,15 +88,15 @@ class Stage:
                 self._folders.add(folder)
             _link_or_copy(source, path)
             os.chmod(path, self._modes.file)
-        self._names.add(name)
+        self._added[name] = stamp_of(path)
 
     def publish(self, record: Record, endpoint: str) -> Published:
         """Make the model visible. Raises `store_unwritable`, `forbidden_path`, `disk_full`."""
         opens = record.opens
         with self._writing():
-            if opens and LLMLB_GGUF not in self._names:
+            if opens and LLMLB_GGUF not in self._added:
                 _second_name(self.path, opens, LLMLB_GGUF)
-            if MANIFEST not in self._names:
+            if MANIFEST not in self._added:
                 self._write(MANIFEST, llmlb_manifest(record, self._plan, endpoint))
             self._write(RECORD, msgspec.json.format(msgspec.json.encode(record), indent=1))
             for folder, _, _ in os.walk(self.path):
@@ -103,6 +104,16 @@ class Stage:
                 sync_directory(folder)
             self._move_into_place(record)
         return Published(record, f"{self._directory}/{opens}" if opens else self._directory, self._directory)
+
+    def note_stamps(self) -> None:
+        """Note what the published files look like, once their partials are gone and the view has its links.
+
+        Those that were changed, or copied, since they were added stay without a stamp.
+        """
+        path = self._layout.stamps_in(self._directory)
+        now = {name: stamp_of(f"{self._directory}/{name}") for name in self._added}
+        same = {name: stamp for name, stamp in now.items() if stamp and _unchanged(self._added[name], stamp)}
+        write_stamps(path, read_stamps(path) | same)
 
     def drop(self) -> None:
         """Remove what is left of the stage. The files stay where they were linked from."""
@@ -120,6 +131,7 @@ class Stage:
         try:
             self._make_directories(os.path.dirname(directory))
             os.rename(self.path, directory)
+            self._forget_stamps()
         except (FileExistsError, NotADirectoryError):
             raise _in_the_way(directory) from None
         except OSError as error:
@@ -175,6 +187,7 @@ class Stage:
         staged = sorted(self._files(), key=lambda name: (name == LLMLB_GGUF, name == MANIFEST, name))
         for name in staged:
             self._check_way(directory, name, known=name in ours)
+        self._forget_stamps()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/{RECORD}")
         sync_directory(directory)
@@ -188,6 +201,11 @@ class Stage:
         os.rename(f"{self.path}/{RECORD}", f"{directory}/{RECORD}")
         sync_directory(directory)
         self.drop()
+
+    def _forget_stamps(self) -> None:
+        """Of the files that are replaced."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._layout.stamps_in(self._directory))
 
     def _files(self) -> list[str]:
         found = []
@@ -223,6 +241,10 @@ class Stage:
                 if path[len(folder) + 1 :] in theirs and os.path.lexists(path):
                     raise _in_the_way(path)
             folder = os.path.dirname(folder)
+
+
+def _unchanged(before: Stamp | None, now: Stamp) -> bool:
+    return before is not None and before.inode == now.inode and not now.written_since(before)
 
 
 def _kept_name(path: str) -> str:
