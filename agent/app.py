@@ -37,6 +37,7 @@ from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
+from agent.spool.scan import Scanner
 from agent.spool.watcher import Bell, Watcher
 from agent.state.feed import Feed
 from agent.state.job import Job
@@ -150,7 +151,8 @@ class App:
         # Who asks
         bell = Bell(loop)
         self.watcher = Watcher(config.spool.dir, bell, lambda: live.config.spool.watch)
-        lookout = Lookout(bell, self.watcher, tickets, clock, lambda: live.config.spool)
+        scanner = Scanner(config.spool.dir, self.watcher.watch)
+        lookout = Lookout(bell, self.watcher, scanner, tickets, clock, lambda: live.config.spool)
         self.intake = Intake(
             tickets=tickets,
             lookout=lookout,
