@@ -17,12 +17,16 @@ STAMPS_KEPT = 256  # models whose stamps stay in memory; 2,000 files of one mode
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A published model: its directory, and its record with the inode and change time (ns) of the record's file."""
+    """A published model: its directory, and its record with the inode and change time (ns) of the record's file.
+
+    `linked` says that the directory is a symbolic link.
+    """
 
     directory: str
     inode: int
     changed_ns: int
     record: Record
+    linked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,13 @@ class Inventory:
     def refresh(self) -> None:
         """Read the store again: other agents publish too, and people delete."""
         found: dict[str, Entry] = {}
-        for directory, info in self._layout.record_places():
+        for directory, info in self._layout.record_places(linked=True):
             known = self._seen.get(directory)
             if known and (known.inode, known.changed_ns) == (info.st_ino, info.st_mtime_ns):
                 found[directory] = known
             elif record := read_record(directory):
-                found[directory] = Entry(directory, info.st_ino, info.st_mtime_ns, record)
+                linked = os.path.islink(directory)
+                found[directory] = Entry(directory, info.st_ino, info.st_mtime_ns, record, linked)
         held: dict[str, list[Held]] = {}
         for directory, entry in found.items():
             for file in entry.record.files:
@@ -65,8 +70,8 @@ class Inventory:
         self._seen, self._held = found, held
 
     def entries(self) -> list[Entry]:
-        """Every published model, as of the last `refresh`."""
-        return list(self._seen.values())
+        """Every model that was published in the store itself, as of the last `refresh`: none that a link leads to."""
+        return [entry for entry in self._seen.values() if not entry.linked]
 
     def find(self, sha256: str) -> str | None:
         """A published file with these bytes that is as it was when they were proved, or None."""

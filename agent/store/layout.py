@@ -174,12 +174,17 @@ class Layout:
         path = f"{directory}/{record.opens}" if record.opens else directory
         return Published(record, path, directory), written
 
-    def record_places(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Every directory with a record, and the record file's stat. Links are not followed."""
+    def record_places(self, *, linked: bool = False) -> Iterator[tuple[str, os.stat_result]]:
+        """Every directory with a record, and the record file's stat.
+
+        Links are not followed, but with `linked` those that lead to a model's directory, which somebody moved away.
+        """
         for directory, entry in self._entries():
-            if entry.name == RECORD:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if entry.name == RECORD:
                     yield directory, entry.stat(follow_symlinks=False)
+                elif linked and entry.is_symlink():
+                    yield entry.path, os.stat(f"{entry.path}/{RECORD}")
 
     def near_stages(self) -> Iterator[tuple[StoreName, str]]:
         """Every stage in a model's directory: the model's name, and the stage's path."""

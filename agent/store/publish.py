@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.core.names import SafeName, show
+from agent.core.names import SafeName
 from agent.core.plan import Plan
 from agent.disk import Sync, atomic_write, disk_errors, sync_directory
-from agent.errors import Code, WantdError
+from agent.errors import WantdError
+from agent.store.in_the_way import in_the_way
 from agent.store.layout import (
     LLMLB_GGUF,
     MANIFEST,
@@ -133,7 +134,11 @@ class Stage:
             os.rename(self.path, directory)
             self._forget_stamps()
         except (FileExistsError, NotADirectoryError):
-            raise _in_the_way(directory) from None
+            if not os.path.isdir(directory):
+                raise self._in_the_way(directory) from None
+            if os.stat(directory).st_dev != os.stat(self.path).st_dev:  # moved to another disk, and linked from here
+                self._come_near()
+            self._merge(directory, record)
         except OSError as error:
             if error.errno in _ELSEWHERE:
                 self._come_near()
@@ -225,22 +230,25 @@ class Stage:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(source)  # rename(2) does nothing where both names are links to one file
         except (FileExistsError, NotADirectoryError):
-            raise _in_the_way(path) from None
+            raise self._in_the_way(path) from None
 
     def _check_way(self, directory: str, name: str, *, known: bool) -> None:
         """Raise, while nothing has been touched, if the file cannot go there: files of another model stay in place."""
         path = f"{directory}/{name}"
         if os.path.isdir(path) and not os.path.islink(path):
-            raise _in_the_way(path)
+            raise self._in_the_way(path)
         folder = os.path.dirname(path)
         while len(folder) >= len(self._layout.root):
             if os.path.lexists(folder) and not os.path.isdir(folder):
-                raise _in_the_way(folder)
+                raise self._in_the_way(folder)
             if not known and folder != directory and (record := read_record(folder)):
                 theirs = {LLMLB_GGUF, MANIFEST, *(file.name for file in record.files)}
                 if path[len(folder) + 1 :] in theirs and os.path.lexists(path):
-                    raise _in_the_way(path)
+                    raise self._in_the_way(path)
             folder = os.path.dirname(folder)
+
+    def _in_the_way(self, path: str) -> WantdError:
+        return in_the_way(path, self._layout.root, self._directory)
 
 
 def _unchanged(before: Stamp | None, now: Stamp) -> bool:
@@ -285,11 +293,3 @@ def _copy(source: str, path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _in_the_way(path: str) -> WantdError:
-    return WantdError(
-        Code.FORBIDDEN_PATH,
-        f"cannot create {show(path)}: a file is in the place of a directory, or a directory in the place of a file",
-        "move what is in the way, or rename one of two ids in the catalog that claim the same name",
-    )

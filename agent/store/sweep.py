@@ -96,7 +96,7 @@ def remove_unfinished(layout: Layout, locks: Locks) -> None:
 def remove_stale_stamps(layout: Layout) -> None:
     """Remove stamps of models that are gone, and temporary files beside them."""
     remove_stale_temps(layout.stamps, time.time())
-    models = {layout.stamps_in(directory) for directory, _ in layout.record_places()}
+    models = {layout.stamps_in(directory) for directory, _ in layout.record_places(linked=True)}
     for path in {f"{layout.stamps}/{name}" for name in _names(layout.stamps)} - models:
         with contextlib.suppress(OSError):
             # One that is young may be of a model that is being published.

@@ -1,4 +1,4 @@
-"""A published file that was overwritten in place, with its size: never linked, never called ready, mended when wanted."""
+"""A published file that was overwritten in place: never linked, never called ready, mended when it is wanted."""
 
 from __future__ import annotations
 
