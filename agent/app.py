@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -13,6 +14,7 @@ from loguru import logger
 from agent import __version__
 from agent.clock import SystemClock
 from agent.config import Config, Live, catalog_path, listen_addresses, own_directories
+from agent.core.catalog import did_you_mean
 from agent.core.progress import AgentInfo
 from agent.core.retry import STOP_S
 from agent.core.target import Target
@@ -23,6 +25,8 @@ from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.losses import Losses
 from agent.jobs.planner import Planner
+from agent.jobs.proving import Proving
+from agent.jobs.revisit import Revisit
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
 from agent.net.budget import HostBudgets
@@ -36,6 +40,7 @@ from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
+from agent.spool.scan import Scanner
 from agent.spool.watcher import Bell, Watcher
 from agent.state.feed import Feed
 from agent.state.job import Job
@@ -72,7 +77,7 @@ class App:
     async def run(self) -> None:
         """Start, serve until `stopping` is set, drain, stop.
 
-        Raises `store_unwritable`, and `lock_timeout` when another agent serves the spool.
+        Raises `store_unwritable`, and `spool_in_use` when another agent serves the spool.
         """
         await self._start()
         self._started.set()
@@ -109,6 +114,9 @@ class App:
         jobs: dict[Target, Job] = {}
         agent = AgentInfo(os.getpid(), socket.gethostname(), __version__)
 
+        catalog = CatalogFile(lambda: catalog_path(live.config))
+        await asyncio.to_thread(catalog.load)
+
         # Where bytes come from, and how
         budgets = HostBudgets()
         host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: own_directories(live.config))
@@ -118,7 +126,7 @@ class App:
         # Who is told
         self.progress_files = ProgressFiles(agent, feed, clock, lambda: live.config.spool.progress_interval_s)
         self.step_log = StepLog(feed)
-        self.agent_report = AgentReport(layout, config.spool.dir, clock.now())
+        self.agent_report = AgentReport(layout, config.spool.dir, live.file, clock.now())
         balancer = BalancerReports(jobs.values, agent.host, __version__, clock, self.sources.report)
 
         # Who works
@@ -128,9 +136,15 @@ class App:
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
-        files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.adoption)
+        self.proving = Proving(layout, inventory)
+        files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.proving, self.adoption)
+        planner = Planner(
+            self.sources, files, lambda: live.config.policy, lambda name: did_you_mean(catalog.catalog, name)
+        )
+        revisit = Revisit(layout, planner, clock)
         runner = Runner(
-            planner=Planner(self.sources, files, lambda: live.config.policy),
+            planner=planner,
+            revisit=revisit,
             files=files,
             layout=layout,
             inventory=inventory,
@@ -143,24 +157,24 @@ class App:
             endpoint=lambda: live.config.hub.endpoint,
             agent=f"wantd {__version__} on {agent.host}",
         )
-        self.losses = Losses(runner, layout, clock, self._watch_store)
+        self.losses = Losses(runner, layout, clock, self._watch_store, revisit.due)
         self.board = Board(jobs, self.losses, self.losses, space, clock, feed, lambda: live.config.transfer)
 
         # Who asks
-        catalog = CatalogFile(lambda: catalog_path(live.config))
-        await asyncio.to_thread(catalog.load)
         bell = Bell(loop)
         self.watcher = Watcher(config.spool.dir, bell, lambda: live.config.spool.watch)
-        lookout = Lookout(bell, self.watcher, tickets, clock, lambda: live.config.spool)
+        scanner = Scanner(config.spool.dir, self.watcher.watch)
+        lookout = Lookout(bell, self.watcher, scanner, tickets, clock, lambda: live.config.spool)
         self.intake = Intake(
             tickets=tickets,
             lookout=lookout,
             board=self.board,
             clock=clock,
             feed=feed,
-            published=self.losses.published,
+            published=self.losses.ready,
             catalog=lambda: catalog.catalog,
             policy=lambda: live.config.policy.allow,
+            settings=live.file,
         )
 
         self.upkeep = Upkeep(
@@ -179,8 +193,12 @@ class App:
             progress_files=self.progress_files,
             agent_report=self.agent_report,
             balancer=balancer,
+            keep_spool=self._keep_spool,
         )
-        self.face = self._make_face(agent, feed, jobs, lookout, space, budgets) if config.http.listen else None
+        self.face: Face | None = None
+        if config.http.listen:
+            await asyncio.to_thread(import_module, "agent.http.server")  # 50 ms, which others do not pay
+            self.face = self._make_face(agent, feed, jobs, lookout, space, budgets)
         await asyncio.to_thread(self.watcher.ensure)
         if self.watcher.refused:
             raise ConfigError([f'{self.watcher.refused}; set it to "auto" or "poll"'])
@@ -203,9 +221,7 @@ class App:
         space: Space,
         budgets: HostBudgets,
     ) -> Face:
-        from agent.http.reads import (
-            Facts,  # here, since an agent that does not listen does not pay for aiohttp's server
-        )
+        from agent.http.reads import Facts
         from agent.http.server import Face
 
         facts = Facts(
@@ -232,17 +248,30 @@ class App:
         return counts_in_words(self.progress_files.counts)
 
     def _hold_spool(self) -> None:
-        """Keep a second agent from this spool. Raises `lock_timeout` when there is one: it may be about to end."""
+        """Keep a second agent from this spool. Raises `spool_in_use` when there is one."""
         spool = self._live.config.spool.dir
         path = self.layout.spool_lock(spool)
         lock = Locks().try_acquire(path)  # not among the locks with a heartbeat: nothing waits for this one
         if lock is None:
             raise WantdError(
-                Code.LOCK_TIMEOUT,
-                f"another agent serves {spool}: {read_holder(path) or 'unknown'}",
-                "stop one of the two agents; `wantd status` shows the one that is running",
+                Code.SPOOL_IN_USE,
+                f"another agent already serves {spool}: {read_holder(path) or 'it is about to start or to stop'}",
+                "use that one (`wantd status` shows it), stop it first, or give this agent another spool.dir",
             )
         self._spool_lock = lock
+
+    async def _keep_spool(self) -> None:
+        """Take the lock on the spool again where its file was removed; stop where another agent was faster."""
+        lost = self._spool_lock
+        if lost is None or not await asyncio.to_thread(lambda: lost.is_lost):
+            return
+        try:
+            await asyncio.to_thread(self._hold_spool)
+        except WantdError as error:
+            logger.critical("the lock on the spool was removed, and {}; stopping", error.message)
+            self.stopping.set()
+        else:
+            await asyncio.to_thread(lost.release)
 
     async def reload(self) -> None:
         """SIGHUP: read the configuration again; downloads continue. A broken one changes nothing."""
@@ -287,6 +316,7 @@ class App:
                     await self.face.stop()
                 await self.board.stop()
                 self.adoption.close()
+                self.proving.close()
                 await self.engine.close()
                 await self.sources.close()
                 writer.cancel()

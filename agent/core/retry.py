@@ -108,10 +108,19 @@ DISK_MISMATCHES = 2  # times granules are fetched again that the disk gave back 
 PARTIAL_POLL_S = 0.25  # between looks at a partial that another fetch holds
 PARTIAL_WAIT_S = 300.0  # of those looks before the job parks; the same patience as for a lock
 
+# -- looking at the spool (requests/lookout.py) ------------------------------------------------------------------------
+
+SCAN_REST = 4.0  # times a scan's own duration until the next: in a flood at most a fifth of the time goes into them
+GLANCE_S = 0.3  # a want in a quiet directory is to be served within 2 s whatever goes on in the others
+MISSED_S = 3.0  # a change that is older, and that no event told of, was missed by the watch
+
 # -- what is due by the clock (upkeep.py) and who is told -------------------------------------------------------------
 
 VIEW_LOCK_S = 5.0  # another agent that works on the view of the same store takes milliseconds for each repository
 VIEW_LOCK_POLL_S = 0.02  # a published model waits for that before it is ready
+REVISIT_S = 5.0  # for the Hub's answer about a model that is there and was chosen by older rules: it is ready without
+REVISIT_AGAIN_S = 30.0  # and after an attempt without one it is ready at once for so long
+STORE_CHECK_S = 2.0  # some stats; a store or partials that somebody removed are made again while downloads run
 LOCK_POLL_S = 0.25  # portalocker's own interval; a waiter starts at most this late
 CATALOG_CHECK_S = 2.0  # an editor's save takes effect while its author watches
 DISK_CHECK_S = 5.0  # a statvfs; a person who makes room sees the download continue
@@ -121,4 +130,5 @@ SLOTS_CHECK_S = 1.0  # a larger transfer.jobs takes effect
 BALANCER_S = 2.0  # a person who watches a dashboard sees it move
 BALANCER_AGAIN_S = 30.0  # the same is reported again after so long: the balancer may have been restarted
 SYSTEMD_S = 1.0  # `systemctl status` is read by people: once a second is often enough
-STOP_S = 4.0  # of the 5 s that stopping may take in all
+STOP_S = 3.5  # of the 5 s that stopping may take in all
+LEFT_S = 0.3  # for threads that are about to end when all else has; one that hangs is left

@@ -11,6 +11,7 @@
 
     reads         status, wants, models, health: documents over what the others keep
     models        what is published, from the store's records
+    assets, page/ the page
 
 Nothing here holds a want up: handlers read what the publisher keeps, and disk is touched in threads. Modules are
 imported when the first listener opens, so an agent with `http.listen = []` costs what it did without them.

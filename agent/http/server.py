@@ -13,6 +13,7 @@ from loguru import logger
 from agent.clock import Clock
 from agent.core.listen import Address, TcpAddress
 from agent.http import listeners
+from agent.http.assets import Assets
 from agent.http.connections import Connections
 from agent.http.errors import refusals
 from agent.http.guard import Guard, TokenFile
@@ -53,6 +54,7 @@ class Face:
         self._listeners: list[tuple[Address, socket.socket]] = []
         self._servers: list[asyncio.Server] = []
         self.app = web.Application(middlewares=[refusals, guard.check], client_max_size=BODY_BYTES)
+        self.app.add_routes(Assets().table())
         self.app.add_routes(Reads(facts, self.publisher, shelf, lambda: self.listening).table())
         self.app.add_routes(Streams(log, self.readers, clock).table())
         self.app.add_routes(changes)

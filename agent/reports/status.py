@@ -56,6 +56,7 @@ class AgentFile(msgspec.Struct, frozen=True):
     host: str
     version: str
     spool: str
+    config: str = ""
     restart_needed: list[str] = []
     listening: list[str] = []
     unanswered: list[Unanswered] = []
@@ -67,6 +68,7 @@ class AgentReport:
 
     layout: Layout
     spool: str
+    config: str
     started_at: datetime
     restart_needed: list[str] = field(default_factory=list)
     listening: list[str] = field(default_factory=list)
@@ -82,6 +84,7 @@ class AgentReport:
             host=socket.gethostname(),
             version=__version__,
             spool=self.spool,
+            config=self.config,
             restart_needed=self.restart_needed,
             listening=self.listening,
             unanswered=[Unanswered(ascii(path), why) for path, why in first],

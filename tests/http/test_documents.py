@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.http import errors, guard, reads, streams
+from agent.http import assets, errors, guard, reads, streams
 from tests.harness import CHECKOUT, wait_until
 from tests.http.conftest import Face
 
@@ -197,6 +197,28 @@ def test_without_addresses_no_socket_is_opened(face: Face) -> None:
 
 
 def test_what_serves_http_is_imported_only_where_it_is_needed() -> None:
-    code = "import sys, agent.app; print([name for name in sys.modules if name.startswith(('agent.http', 'aiohttp.web'))])"
+    code = "import sys, agent.app; print([name for name in sys.modules if name[:11] in ('agent.http.', 'aiohttp.web')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_page_comes_with_its_files_under_a_strict_policy(face: Face) -> None:
+    page = face.ask("/")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    named = re.findall(r'(?:href|src)="(page/[^"]+)"', page.body.decode())
+    assert named
+    modules = [f"page/{path.name}" for path in assets.FOLDER.glob("*.js")]
+    for path in ("", *named, *modules):
+        answer = face.ask(f"/{path}")
+        assert answer.status == 200
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert path.endswith(".js") == (answer.headers["content-type"] == "text/javascript; charset=utf-8")
+        again = face.ask(f"/{path}", If_None_Match=answer.headers["etag"])
+        assert (again.status, again.body, again.headers["etag"]) == (304, b"", answer.headers["etag"])
+
+
+@pytest.mark.parametrize("name", ["..%2fserver.py", "../server.py", "%2e%2e/server.py", "nothing.js", "%00", "a%2fb"])
+def test_the_page_has_no_files_but_its_own(face: Face, name: str) -> None:
+    assert face.ask(f"/page/{name}").code in ("not_found", "bad_request")
