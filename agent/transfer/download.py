@@ -174,32 +174,20 @@ class Download:
             return self.grid.untaken_bytes > 0 and not self._is_capped(now)
 
     def take(self, lanes: int) -> Piece | None:
-        """The next piece, where about so many lanes work on the file. None when there is none."""
+        """The next piece, where about so many lanes work on the file; None when there is none.
+
+        Once every granule is in some hand, it is half of what the lane with most still has to do.
+        """
         now = time.monotonic()
         with self.lock:
             if self.paused:
                 return None
             shape, span = self._next_span(lanes, now)
             if span is None:
-                return None
+                return self._split(now) if shape is RequestShape.RANGE and not self._is_capped(now) else None
             piece = self._hand_out(shape, span, now)
             if self.grid is not None and shape is RequestShape.RANGE:
                 piece.pos, piece.crc = self._tails.pop(piece.index, (self.grid.start(piece.index), 0))
-            return piece
-
-    def split(self, victim: Piece) -> Piece | None:
-        """Half of the rest of the piece, for an idle lane; None where that is not worth a request."""
-        now = time.monotonic()
-        with self.lock:
-            left = victim.last - victim.index
-            if self.paused or self.grid is None or victim.shape is not RequestShape.RANGE or left < 3 or victim.stopped:
-                return None
-            seconds = max(now - victim.started, 1e-3)
-            if not victim.received or left * self.grid.granule * seconds / victim.received < SPLIT_AFTER_S:
-                return None
-            last, victim.last = victim.last, victim.last - left // 2
-            piece = self._hand_out(RequestShape.RANGE, (victim.last, last), now)
-            piece.pos = self.grid.start(piece.index)
             return piece
 
     def done(self, piece: Piece, index: int) -> None:
@@ -300,6 +288,20 @@ class Download:
         piece = Piece(self, self.location, shape, span, now)
         self.pieces.add(piece)
         self._users += 1
+        return piece
+
+    def _split(self, now: float) -> Piece | None:
+        """Half of the rest of the longest piece; None where that is not worth a request."""
+        ranges = [piece for piece in self.pieces if piece.shape is RequestShape.RANGE and not piece.stopped]
+        longest = max(ranges, key=lambda piece: piece.last - piece.index, default=None)
+        if longest is None or self.grid is None or (left := longest.last - longest.index) < 3:
+            return None
+        seconds = max(now - longest.started, 1e-3)
+        if not longest.received or left * self.grid.granule * seconds / longest.received < SPLIT_AFTER_S:
+            return None
+        last, longest.last = longest.last, longest.last - left // 2
+        piece = self._hand_out(RequestShape.RANGE, (longest.last, last), now)
+        piece.pos = self.grid.start(piece.index)
         return piece
 
     def _next_span(self, lanes: int, now: float) -> tuple[RequestShape, tuple[int, int] | None]:

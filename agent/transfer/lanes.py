@@ -97,6 +97,9 @@ class Lanes:
             for piece, work in self._busy.items():
                 work.count(piece)
             self._hosts.tick(now, crowded)
+            for download in {piece.download for piece in self._busy if piece.shape is RequestShape.RANGE}:
+                if not download.closed:  # what was not worth a split may be by now
+                    self._shares.offer(self._claim(download), now)
             self._take_back(self._shares.lanes)
             self._call_one()
             self._ready.notify_all()
@@ -183,16 +186,6 @@ class Lanes:
             self._shares.withdraw(claim)
         return None
 
-    def _half(self) -> tuple[Piece, Claim] | None:
-        """Nothing is left to take: half of the longest piece that is on its way, of a host that has room."""
-        ranges = [piece for piece in self._busy if piece.shape is RequestShape.RANGE]
-        for longest in sorted(ranges, key=lambda piece: piece.index - piece.last):
-            claim = self._claims.get(longest.download)
-            if claim is not None and self._shares.has_room(claim):
-                half = longest.download.split(longest)
-                return (half, claim) if half is not None else None
-        return None
-
     # -- in the threads -----------------------------------------------------------------------------------------
 
     def _serve(self, lane: Lane) -> None:
@@ -215,7 +208,7 @@ class Lanes:
         """Wait for a piece. None when the lanes are closed."""
         with self._ready:
             while not self._closed:
-                found = self._pick() or self._half()
+                found = self._pick()
                 if found is not None:
                     piece, claim = found
                     bound, host = piece.shape is not RequestShape.RANGE, self._offered[claim][1]

@@ -50,9 +50,6 @@ class Work:
     def take(self, lanes: int) -> Any:
         return Part(self)
 
-    def split(self, piece: Any) -> None:
-        return None
-
     def slow_pieces(self, now: float) -> list[Any]:
         return []
 
