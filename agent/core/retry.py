@@ -91,6 +91,7 @@ MEASURE_S = 0.1875  # one measurement of the rate, a little less than the tick; 
 MEASURE_DOUBTS = 2  # measurements in a row without a gain before more connections are given up: a disk's hiccup is one
 HOLD_S = 15.0  # for which no more connections are tried after that; each try costs as much as it may gain
 CROWDED_S = 15.0  # for which a host that refused one more connection is not asked for one more
+SETTLE_S = 0.25  # a lane is at work for so long before it is taken back to level shares: with the tick, under 0.5 s
 SLICE_S = 2.0  # a lane is at one file for so long before another file without one gets it: as long as a range lasts
 SLOW_AFTER_S = 3.0  # a lane is watched before it is judged; TCP has left its slow start by then
 SPLIT_AFTER_S = 1.0  # a lane must still be busy for so long before an idle one takes half of its rest

@@ -6,7 +6,7 @@ on a claim. Shares are those of groups, so that a model of many files gets no mo
 1. There are never more holds than `most` in all, nor than a host's `most` to that host.
 2. A group that has work and no lane gets one at once, above the number of connections that is known to help there.
 3. Within a host the lanes of groups are as their weights, as nearly as whole lanes allow. What one has above its share
-   is taken back for one that has less: at once for a first lane, else at the next `take_back`.
+   is taken back for one that has less: at once for a first lane, else once it was at work for `SETTLE_S`.
 4. Small files have a right of way: they pass the large ones of their group, and a group with small files may be
    `SMALL_AHEAD` of them ahead of its share.
 5. A file of which a part can only be had from its first byte on keeps its lane to the end.
@@ -17,10 +17,11 @@ Not thread-safe: its owner holds a lock. Times are seconds of one clock.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from agent.core.retry import SLICE_S
+from agent.core.retry import SETTLE_S, SLICE_S
 
 SMALL_LOAD = 0.5  # of a connection: a small file waits half of its time or more, for the response and for the disk
 SMALL_AHEAD = 4  # small files of one group that go before its share is asked for
@@ -84,7 +85,6 @@ class _Group:
     name: str
     weight: float
     served: float  # lane seconds for each unit of weight, of all that have ended
-    hungry_since: float
     small: dict[Claim, None] = field(default_factory=dict)  # waiting, in order
     large: dict[Claim, None] = field(default_factory=dict)
     holds: dict[Hold, None] = field(default_factory=dict)
@@ -96,14 +96,14 @@ class _Group:
         """How much it has, by its weight."""
         return self.load / self.weight
 
+    def is_at(self, host: HostShare) -> bool:
+        """Whether it has a lane at the host or waits for one."""
+        claims = itertools.chain(self.small, self.large, (hold.claim for hold in self.holds))
+        return any(claim.host is host for claim in claims)
+
     def served_by(self, now: float) -> float:
         running = sum((now - hold.since) * hold.load for hold in self.holds)
         return self.served + running / self.weight
-
-    def in_order(self) -> Iterator[Claim]:
-        """The waiting claims: the first small one, then the large ones, those with few lanes first."""
-        yield from list(self.small)[:1]
-        yield from sorted(self.large, key=lambda claim: claim.lanes)
 
 
 class Shares:
@@ -113,6 +113,7 @@ class Shares:
         self.most = most
         self.lanes = 0
         self._groups: dict[str, _Group] = {}
+        self._promised: Claim | None = None  # waits, and a lane was taken back for it
 
     def offer(self, claim: Claim, now: float) -> None:
         """The claim has work, or may have some."""
@@ -120,13 +121,15 @@ class Shares:
         group = self._groups.get(claim.group)
         if group is None:
             served = min((other.served_by(now) for other in self._groups.values()), default=0.0)
-            group = self._groups[claim.group] = _Group(claim.group, 1.0, served, now)
+            group = self._groups[claim.group] = _Group(claim.group, 1.0, served)
         group.weight = weight(claim.priority)
         (group.small if claim.small else group.large).setdefault(claim)
 
     def withdraw(self, claim: Claim) -> None:
         """The claim has no work."""
         claim.waiting = False
+        if claim is self._promised:
+            self._promised = None
         if group := self._groups.get(claim.group):
             group.small.pop(claim, None)
             group.large.pop(claim, None)
@@ -136,6 +139,8 @@ class Shares:
         """A lane goes to work on the claim, which goes to the end of its group's queue where it waits."""
         group = self._groups[claim.group]
         hold = Hold(claim, claim.host, claim.small, now, bound)
+        if claim is self._promised:
+            self._promised = None
         queue = group.small if claim.small else group.large
         if claim in queue:
             del queue[claim]
@@ -151,13 +156,13 @@ class Shares:
             return
         del group.holds[hold]
         group.served += (now - hold.since) * hold.load / group.weight
-        if not group.holds:
-            group.hungry_since = now
         self._count(group, hold, -1)
         self._forget_if_idle(group)
 
     def next(self, now: float) -> Claim | None:
         """The claim that gets the next free lane; None where none waits that may have one."""
+        if self._promised is not None and self.has_room(self._promised):
+            return self._promised
         return next((claim for group, claim in self._waiting(now) if self._has_room(group, claim)), None)
 
     def has_room(self, claim: Claim) -> bool:
@@ -172,27 +177,33 @@ class Shares:
         """
         for group, claim in self._waiting(now):
             if not self._has_room(group, claim) and (hold := self._surplus(group, claim, now)):
+                self._promised = claim
                 return claim, hold
         return None
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
     def _waiting(self, now: float) -> Iterator[tuple[_Group, Claim]]:
-        """Groups in the order in which they are served, and their claims."""
-        groups = [group for group in self._groups.values() if group.small or group.large]
-        if len(groups) > 1:
-            groups.sort(key=lambda group: self._rank(group, now))
-        for group in groups:
-            for claim in group.in_order():
+        """The claims in the order in which they are served, of the small ones of a group the first alone."""
+        queues = [(group, small) for group in self._groups.values() for small in (True, False)]
+        queues = [(group, small) for group, small in queues if (group.small if small else group.large)]
+        if len(queues) > 1:
+            queues.sort(key=lambda queue: self._rank(*queue, now))
+        for group, small in queues:
+            claims = (
+                list(itertools.islice(group.small, 1)) if small else sorted(group.large, key=lambda claim: claim.lanes)
+            )
+            for claim in claims:
                 yield group, claim
 
-    def _rank(self, group: _Group, now: float) -> tuple[bool, bool, float, float, bool]:
+    def _rank(self, group: _Group, small: bool, now: float) -> tuple[bool, bool, float, float, bool]:
         """First those without a lane, in turn; then small files; then those that have least by their weight."""
-        passes = bool(group.holds) and self._may_pass(group)
-        return bool(group.holds), not passes, group.level, group.served_by(now), not group.small
+        passes = bool(group.holds) and small and self._may_pass(group)
+        return bool(group.holds), not passes, group.level, group.served_by(now), not small
 
     def _may_pass(self, group: _Group) -> bool:
-        return bool(group.small) and group.small_lanes < SMALL_AHEAD
+        """Whether one more small file of the group goes ahead of its share."""
+        return group.small_lanes < SMALL_AHEAD
 
     def _has_room(self, group: _Group, claim: Claim) -> bool:
         host = claim.host
@@ -203,37 +214,41 @@ class Shares:
         host = claim.host
         if host.load < host.target or not group.holds or (claim.small and self._may_pass(group)):
             return True
-        # Above the target only for the sake of weights: the others have a whole lane each, which cannot be halved.
+        # Above the target only for the sake of weights: those that weigh less have whole lanes, which cannot be halved.
         after = (group.load + claim.step) / group.weight
-        return any(
-            other.weight < group.weight and after <= other.level
-            for other in self._groups.values()
-            if any(hold.host is host for hold in other.holds)
-        )
+        lighter = [other.level for other in self._groups.values() if other.weight < group.weight and other.is_at(host)]
+        return bool(lighter) and after <= min(lighter)
 
     def _surplus(self, group: _Group, claim: Claim, now: float) -> Hold | None:
         """Whose hold should end so that the claim can have one; None where all is as it should be."""
+        host = claim.host
         passes = not group.holds or (claim.small and self._may_pass(group))
-        only_total = claim.host.lanes < claim.host.most and self._may_grow(group, claim)
-        here = None if only_total else claim.host
-        after = 0.0 if passes else (group.load + claim.step) / group.weight
+        grows = self._may_grow(group, claim)
+        only_total = grows and host.lanes < host.most
         best: tuple[float, Hold] | None = None
         for other in self._groups.values():
-            holds = [h for h in other.holds if not h.bound and (here is None or h.host is here)]
+            holds = [hold for hold in other.holds if not hold.bound and (only_total or hold.host is host)]
             if not holds:
                 continue
             newest = max(holds, key=lambda hold: (hold.claim.lanes, hold.since))
             if other is group:
-                if not self._crowds_out(newest, claim, now):
-                    continue
+                due = self._crowds_out(newest, claim, now)
             elif len(other.holds) == 1:
-                if group.holds or not self._is_due(group, claim, other, newest, now):
-                    continue
-            elif (other.load - 1.0) / other.weight < after:
-                continue
-            if best is None or other.level > best[0]:
+                due = not group.holds and self._is_due(group, claim, other, newest, now)
+            else:
+                due = passes or (now - newest.since >= SETTLE_S and self._levels(group, claim, other, grows))
+            if due and (best is None or other.level > best[0]):
                 best = other.level, newest
         return best[1] if best else None
+
+    @staticmethod
+    def _levels(group: _Group, claim: Claim, other: _Group, grows: bool) -> bool:
+        """Whether one lane less for the other group makes the shares more level."""
+        host = claim.host
+        if grows or host.load - 1.0 < host.target:
+            return (other.load - 1.0) / other.weight >= (group.load + claim.step) / group.weight
+        # So far above the target that nobody gets what is taken back: that levels equals as well.
+        return other.weight == group.weight and other.load - 1.0 >= group.load
 
     @staticmethod
     def _crowds_out(hold: Hold, claim: Claim, now: float) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.retry import SLICE_S
+from agent.core.retry import SETTLE_S, SLICE_S
 from agent.core.shares import SMALL_AHEAD, Claim, Hold, HostShare, Shares, weight
 
 
@@ -32,15 +32,19 @@ class Table:
                 self.shares.withdraw(claim)
 
     def settle(self) -> int:
-        """Level until nothing moves. Returns how many lanes were taken back."""
+        """Level with tick after tick until nothing moves. Returns how many lanes were taken back."""
         self.fill()
         taken = 0
-        while (found := self.shares.take_back(self.now)) is not None:
-            self.end(found[1])
-            taken += 1
-            assert taken < 1000, "it goes round in circles"
-            self.fill()
-        return taken
+        for _ in range(60):
+            before = taken
+            while (found := self.shares.take_back(self.now)) is not None:
+                self.end(found[1])
+                taken += 1
+                self.fill()
+            self.now += SETTLE_S
+            if taken == before and _ > 1:
+                return taken
+        raise AssertionError("it goes round in circles")
 
     def end(self, hold: Hold) -> None:
         self.holds.remove(hold)
@@ -156,7 +160,7 @@ def test_small_files_go_ahead_of_their_share_by_a_few() -> None:
     for _ in range(40):
         table.add("many", host, small=True)
     table.settle()
-    assert table.lanes["many"] == SMALL_AHEAD and table.lanes["large"] >= 3
+    assert table.lanes["many"] == SMALL_AHEAD and table.lanes["large"] >= 2
 
 
 def test_small_files_alone_count_half() -> None:
