@@ -188,7 +188,7 @@ class Shares:
         queues = [(group, small) for group in self._groups.values() for small in (True, False)]
         queues = [(group, small) for group, small in queues if (group.small if small else group.large)]
         if len(queues) > 1:
-            queues.sort(key=lambda queue: self._rank(*queue, now))
+            queues.sort(key=lambda queue: self._rank(queue[0], queue[1], now))
         for group, small in queues:
             claims = (
                 list(itertools.islice(group.small, 1)) if small else sorted(group.large, key=lambda claim: claim.lanes)
