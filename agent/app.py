@@ -35,6 +35,7 @@ from agent.reports.systemd import Supervisor, counts_in_words
 from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
+from agent.requests.read import Reader
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
 from agent.spool.scan import Scanner
@@ -116,7 +117,9 @@ class App:
         self.engine = Engine(lambda: live.config.transfer, budgets, self._environ)
 
         # Who is told
-        self.progress_files = ProgressFiles(agent, feed, clock, lambda: live.config.spool.progress_interval_s)
+        self.progress_files = ProgressFiles(
+            agent, config.spool.dir, feed, clock, lambda: live.config.spool.progress_interval_s
+        )
         self.step_log = StepLog(feed)
         self.agent_report = AgentReport(layout, config.spool.dir, live.file, clock.now())
         balancer = BalancerReports(jobs.values, agent.host, __version__, clock, self.sources.report)
@@ -162,6 +165,7 @@ class App:
             published=self.losses.published,
             catalog=lambda: catalog.catalog,
             policy=lambda: live.config.policy.allow,
+            read=Reader(config.spool.dir),
             settings=live.file,
         )
 

@@ -7,4 +7,6 @@ a want or a response may be where it is read.
 
 from __future__ import annotations
 
+BATCH_MODELS = 1000  # models of the wants that are read before others have their turn; one want may name 10,000
 LOOKUPS_AT_ONCE = 32  # look-ups of names under way, each a thread: a server's redirects can name any number of hosts
+OPEN_FOLDERS = 32  # directories of the spool that one batch of work keeps open: a process may open 1,024 files

@@ -20,6 +20,7 @@ from agent.clock import Clock
 from agent.core.progress import AgentInfo, WantInfo, render
 from agent.core.states import FINAL, State
 from agent.spool.files import read_progress, remove_progress, write_progress
+from agent.spool.folders import Folders
 from agent.state.fair_queue import FairQueue
 from agent.state.feed import Change, Feed
 from agent.state.job import Job
@@ -70,10 +71,13 @@ class _Spreading:
 
 
 class ProgressFiles:
-    """One subscriber of the feed. `interval_s` gives `spool.progress_interval_s`; `counts` has wants by state shown."""
+    """One subscriber of the feed. `spool` is the spool's directory, `interval_s` gives `spool.progress_interval_s`;
+    `counts` has wants by state shown.
+    """
 
-    def __init__(self, agent: AgentInfo, feed: Feed, clock: Clock, interval_s: Callable[[], float]) -> None:
+    def __init__(self, agent: AgentInfo, spool: str, feed: Feed, clock: Clock, interval_s: Callable[[], float]) -> None:
         self._agent = agent
+        self._spool = spool
         self._clock = clock
         self._interval_s = interval_s
         self._changes = feed.subscribe()
@@ -153,7 +157,7 @@ class ProgressFiles:
         pages = [self._page(ticket) for ticket in tickets]
         self._changes.backlog = len(self._urgent)
         began = time.monotonic()  # of the machine, whatever clock the agent is given: it measures the disk
-        failures = await asyncio.to_thread(_write_all, pages)
+        failures = await asyncio.to_thread(_write_all, self._spool, pages)
         each = max((time.monotonic() - began) / len(pages), 1e-6)
         self._batch = min(max(int(BATCH_S / each), 1), BATCH)
         self._note([ticket for ticket in tickets if not ticket.gone], failures)
@@ -207,26 +211,27 @@ class ProgressFiles:
         return _Page(ticket.path, data, first)
 
 
-def _write_all(pages: list[_Page]) -> dict[str, str]:
+def _write_all(spool: str, pages: list[_Page]) -> dict[str, str]:
     """Write and remove; why it failed, by path of the want."""
     failures = {}
-    for page in pages:
-        try:
-            if page.data is None:
-                remove_progress(page.path)
-            elif not (page.first and _says_the_same(page.path, page.data)):
-                write_progress(page.path, page.data)
-        except FileNotFoundError:
-            continue  # the directory went away: the scan will say so
-        except OSError as error:
-            failures[page.path] = error.strerror or str(error)
+    with Folders(spool) as folders:
+        for page in pages:
+            try:
+                if page.data is None:
+                    remove_progress(folders, page.path)
+                elif not (page.first and _says_the_same(folders, page.path, page.data)):
+                    write_progress(folders, page.path, page.data)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # the directory went away: the scan will say so
+            except OSError as error:
+                failures[page.path] = error.strerror or str(error)
     return failures
 
 
-def _says_the_same(want_path: str, data: bytes) -> bool:
+def _says_the_same(folders: Folders, want_path: str, data: bytes) -> bool:
     """Whether the progress file that is there differs in nothing but who wrote it, and when."""
     try:
-        there = orjson.loads(read_progress(want_path, most=4 * len(data)))
+        there = orjson.loads(read_progress(folders, want_path, most=4 * len(data)))
     except (OSError, orjson.JSONDecodeError):
         return False
     new = orjson.loads(data)

@@ -22,7 +22,7 @@ from agent.core.want import Want, WantedModel
 from agent.errors import WantdError
 from agent.jobs.board import Board
 from agent.requests.lookout import Look
-from agent.requests.read import Seen, read
+from agent.requests.read import Seen
 from agent.state.feed import Feed
 from agent.state.job import Job
 from agent.state.ticket import Part, Ticket
@@ -49,6 +49,10 @@ class Outlook(Protocol):
         """The want was read, or is gone."""
         ...
 
+    def put_back(self, paths: list[tuple[str, bool]]) -> None:
+        """These were not read yet: give them again when their turn comes."""
+        ...
+
     def close(self) -> None:
         """Stop looking."""
         ...
@@ -58,7 +62,8 @@ class Intake:
     """Serves one spool: keeps `tickets` and, through the board, the jobs true to the wants that are there.
 
     `catalog` and `policy` (`policy.allow`) give what is in force now; `published` says what the store has of a target,
-    and touches the disk, as `read` does. `settings` is the file that `policy.allow` is set in, for hints.
+    and touches the disk, as `read` does, which may read only the first of what it is given. `settings` is the file that
+    `policy.allow` is set in, for hints.
     """
 
     def __init__(
@@ -71,7 +76,7 @@ class Intake:
         published: Callable[[Target], Published | None],
         catalog: Callable[[], Catalog],
         policy: Callable[[], str | list[str]],
-        read: Callable[[str, bool], Seen] = read,
+        read: Callable[[list[tuple[str, bool]]], list[Seen]],
         settings: str = "config.toml",
     ) -> None:
         self.tickets = tickets
@@ -103,7 +108,8 @@ class Intake:
 
     async def take_in(self, paths: list[tuple[str, bool]]) -> None:
         """Read these paths (True: the writer was seen to close it) and act on what they hold now."""
-        seen = await asyncio.to_thread(lambda: [self._read(path, closed) for path, closed in paths])
+        seen = await asyncio.to_thread(self._read, paths)
+        self._lookout.put_back(paths[len(seen) :])
         now = self._clock.now()  # one object for all of them
         begun: list[Ticket] = []
         for look in seen:

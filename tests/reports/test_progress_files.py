@@ -47,7 +47,9 @@ class Desk:
         self.clock = FakeClock()
         self.feed = Feed()
         self.interval_s = INTERVAL_S
-        self.files = ProgressFiles(AgentInfo(4711, "gpu-7", "0.1.0"), self.feed, self.clock, lambda: self.interval_s)
+        self.files = ProgressFiles(
+            AgentInfo(4711, "gpu-7", "0.1.0"), str(spool), self.feed, self.clock, lambda: self.interval_s
+        )
         self._serving: asyncio.Task[None] | None = None
 
     async def go(self) -> None:
@@ -422,7 +424,7 @@ async def test_byte_counts_of_thousands_take_a_quarter_of_the_time(desk: Desk) -
 
     clock = Slow()
     job, file = desk.job()
-    files = ProgressFiles(AgentInfo(1, "gpu-7", "0.1.0"), desk.feed, clock, lambda: INTERVAL_S)
+    files = ProgressFiles(AgentInfo(1, "gpu-7", "0.1.0"), str(desk.spool), desk.feed, clock, lambda: INTERVAL_S)
 
     def look(_: str) -> None:
         taken[0] += 0.01

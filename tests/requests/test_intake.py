@@ -37,6 +37,7 @@ class FakeLookout:
         self.looks: asyncio.Queue[Look] = asyncio.Queue()
         self.again: list[str] = []
         self.settled_paths: list[str] = []
+        self.put_back_paths: list[tuple[str, bool]] = []
         self.closed = False
 
     async def next(self) -> Look:
@@ -47,6 +48,9 @@ class FakeLookout:
 
     def settled(self, path: str) -> None:
         self.settled_paths.append(path)
+
+    def put_back(self, paths: list[tuple[str, bool]]) -> None:
+        self.put_back_paths += paths
 
     def close(self) -> None:
         self.closed = True
@@ -86,7 +90,7 @@ class Spool:
             self.store.published,
             self.give_catalog,
             lambda: self.policy,
-            self.read,
+            lambda paths: [self.read(path, closed) for path, closed in paths],
         )
 
     def give_catalog(self) -> Catalog:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture import clock, disk, hub_lies, lives, load, slow_names, spool_tricks
+from tests.torture import clock, directory_games, disk, hub_lies, lives, load, slow_names, spool_tricks
 from tests.torture.cases import Family
 
 _WHOLE = "no bad file, no torn progress file, no lost want, no lock or byte left over"
@@ -23,5 +23,7 @@ FAMILIES = [
            "token stays; the next want works", hub_lies.cases, together=True),
     Family("Hostile spool", "nothing is followed, blocked on, read or overwritten; others are served",
            spool_tricks.cases),
+    Family("Directory games", f"of one user, the agent being another: nothing outside the spool is read, made "
+           f"or removed; {_NO_HARM}", directory_games.cases),
     Family("Slow DNS", f"{_NO_HARM}; SIGTERM ends the agent within 5 s", slow_names.cases),
 ]  # fmt: skip
