@@ -85,7 +85,7 @@ class AgentProcess:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.stop()
