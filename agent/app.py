@@ -14,6 +14,7 @@ from agent import __version__
 from agent.clock import SystemClock
 from agent.config import Config, Live, catalog_path, own_directories
 from agent.core.catalog import did_you_mean
+from agent.core.limits import PLANS_AT_ONCE
 from agent.core.progress import AgentInfo
 from agent.core.retry import STOP_S
 from agent.core.target import Target
@@ -79,6 +80,7 @@ class App:
             ("progress files", self.progress_files.serve()),
             ("step log", self.step_log.serve()),
             ("intake", self.intake.serve()),
+            ("wants of many models", self.intake.bulk.serve()),
             ("losses", self.losses.serve(self.board)),
             ("clock", self.clock.serve()),
         )
@@ -129,6 +131,7 @@ class App:
         self.view = HubView(config.store.hub_cache, layout, inventory, modes)
         space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
+        planning = Slots(lambda: PLANS_AT_ONCE, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
         files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.adoption)
@@ -141,6 +144,7 @@ class App:
             inventory=inventory,
             view=self.view,
             space=space,
+            planning=planning,
             slots=slots,
             waits=waits,
             clock=clock,
@@ -181,7 +185,7 @@ class App:
             lookout=lookout,
             board=self.board,
             losses=self.losses,
-            slots=slots,
+            slots=(planning, slots),
             progress_files=self.progress_files,
             agent_report=self.agent_report,
             balancer=balancer,

@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.clock import Clock
 from agent.core.plan import Plan
+from agent.core.progress import FileProgress
 from agent.core.remote import Fetched
 from agent.core.waits import ForDisk, ForSlot
 from agent.core.words import timestamp
@@ -21,6 +22,7 @@ from agent.jobs.disk import finish_before_cancel
 from agent.jobs.files import Files, partial_key
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
+from agent.jobs.plans import HeldPlans
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
 from agent.state.job import Job
@@ -39,7 +41,8 @@ LOGGED_FILES = 20  # of a model, named in the line that says which source served
 class Runner:
     """Carries out runs. Everything it works with is handed in.
 
-    `endpoint` is the Hub's, for the manifest that llmlb reads; `agent` is what a record says of who published it.
+    `planning` has the places for those whose plan is being made, `slots` those for downloads. `endpoint` is the Hub's,
+    for the manifest that llmlb reads; `agent` is what a record says of who published it.
     """
 
     planner: Planner
@@ -48,23 +51,34 @@ class Runner:
     inventory: Inventory
     view: HubView
     space: Space
+    planning: Slots
     slots: Slots
     waits: LockWaits
     clock: Clock
     modes: Modes
     endpoint: Callable[[], str]
     agent: str
+    plans: HeldPlans = field(default_factory=HeldPlans)
 
     async def run(self, run: Run) -> Published:
         """Have the model published. Raises WantdError, NotNow, CancelledError; the store is whole after each."""
+        job, plan = run.job, await self._plan(run)
+        with contextlib.ExitStack() as waiting:
+            kept = plan if waiting.enter_context(self.plans.held(len(plan.files))) else None
+            del plan
+            async with self._model_lock(run):
+                waiting.close()
+                # The last holder of the lock may have finished it.
+                if found := await asyncio.to_thread(self.layout.published, job.target):
+                    return found
+                return await self._carry_out(run, kept or await self._plan(run))
+
+    async def _plan(self, run: Run) -> Plan:
+        """The plan, when it is the job's turn: until then it is queued, however many there are."""
         job = run.job
-        job.resolve()
-        plan = await self.planner.plan(run)
-        async with self._model_lock(run):
-            # The last holder of the lock may have finished it.
-            if found := await asyncio.to_thread(self.layout.published, job.target):
-                return found
-            return await self._carry_out(run, plan)
+        async with self.planning.place(lambda: job.priority, path=job.first_want):
+            job.resolve()
+            return await self.planner.plan(run)
 
     @contextlib.asynccontextmanager
     async def _model_lock(self, run: Run) -> AsyncIterator[None]:
@@ -72,7 +86,7 @@ class Runner:
         job = run.job
         path = self.layout.model_lock(job.target.name)
         while True:
-            async with self.slots.place(lambda: job.priority, lambda: job.wait(ForSlot())):
+            async with self.slots.place(lambda: job.priority, lambda: job.wait(ForSlot()), job.first_want):
                 if lock := await self.waits.acquire(path, run.disk):
                     run.lock = lock
                     try:
@@ -85,18 +99,19 @@ class Runner:
 
     async def _carry_out(self, run: Run, plan: Plan) -> Published:
         job = run.job
-        job.planned(plan)
-        await asyncio.to_thread(self.inventory.refresh)
+        job.planned(plan, await asyncio.to_thread(shown, plan))
+        need = await asyncio.to_thread(self._need, plan)
         stage = Stage(self.layout, plan, self.modes)
-        with self._reserved(job, plan):
+        with self._reserved(job, need):
             job.download()
             await asyncio.to_thread(stage.begin)
             run.stage = stage
             try:
                 fetched = await self._all_files(run, plan)
                 job.verify()
-                _log_sources(job, plan, fetched)
-                record = self._record(plan, fetched)
+                for line in await asyncio.to_thread(_sources, job, plan, fetched):
+                    job.log.info("{}", line)
+                record = await asyncio.to_thread(self._record, plan, fetched)
                 published = await finish_before_cancel(asyncio.to_thread(stage.publish, record, self.endpoint()))
             except BaseException:
                 await finish_before_cancel(asyncio.to_thread(stage.drop))
@@ -106,19 +121,24 @@ class Runner:
         return published
 
     @contextlib.contextmanager
-    def _reserved(self, job: Job, plan: Plan) -> Iterator[None]:
-        """The room for what is not there yet, for the block. Raises NotNow when it has to wait for room."""
-        need = 0
-        for file in plan.files:
-            key, size = partial_key(file), file.size or 0
-            if not (file.sha256 and self.inventory.find(file.sha256)):
-                need += max(size - _allocated(self.layout.part(key)), 0)
+    def _reserved(self, job: Job, need: int) -> Iterator[None]:
+        """So many bytes of room for the block. Raises NotNow when it has to wait for them."""
         if shortage := self.space.reserve(job, need):
             raise NotNow(ForDisk(shortage.need_bytes, shortage.free_bytes))
         try:
             yield
         finally:
             self.space.release(job)
+
+    def _need(self, plan: Plan) -> int:
+        """Bytes of room for what is not there yet. Touches the disk."""
+        self.inventory.refresh()
+        need = 0
+        for file in plan.files:
+            key, size = partial_key(file), file.size or 0
+            if not (file.sha256 and self.inventory.find(file.sha256)):
+                need += max(size - _allocated(self.layout.part(key)), 0)
+        return need
 
     async def _all_files(self, run: Run, plan: Plan) -> list[Fetched]:
         results: list[Fetched | None] = [None] * len(plan.files)
@@ -178,14 +198,21 @@ class Runner:
             forget(key, self.layout, self.waits.locks)
 
 
-def _log_sources(job: Job, plan: Plan, fetched: list[Fetched]) -> None:
-    """One line: which source served which file."""
+def shown(plan: Plan) -> list[FileProgress]:
+    """The files as a progress file shows them."""
+    return [FileProgress(file.name, file.size, file.sha256) for file in plan.files]
+
+
+def _sources(job: Job, plan: Plan, fetched: list[Fetched]) -> list[str]:
+    """Which source served which files, in a line for each source."""
     served: dict[str, list[str]] = {}
     for file, result in zip(plan.files, fetched, strict=True):
         served.setdefault(result.source, []).append(ascii(file.name))
+    lines = []
     for source, names in served.items():
         more = f" and {len(names) - LOGGED_FILES} more" if len(names) > LOGGED_FILES else ""
-        job.log.info("{}: {} served {}{}", job.target.model, source, ", ".join(names[:LOGGED_FILES]), more)
+        lines.append(f"{job.target.model}: {source} served {', '.join(names[:LOGGED_FILES])}{more}")
+    return lines
 
 
 def _allocated(path: str) -> int:

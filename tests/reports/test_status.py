@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.core.progress import AgentInfo, ModelProgress, WantInfo, render
+from agent.core.progress import AgentInfo, ModelProgress, WantInfo, render, show_model
 from agent.core.states import State
 from agent.core.waits import ForSlot
 from agent.reports.status import LISTED_MOST, collect
@@ -20,7 +20,7 @@ def put(spool: Path, name: str, progress: ModelProgress | None) -> None:
     (spool / f"{name}.want").touch()
     if progress:
         info = WantInfo(f"{name}.want", 1, NOW, NOW, None, {})
-        data, _ = render(info, [(name, progress)], AgentInfo(1, "host", "0"), NOW)
+        data, _ = render(info, [show_model(name, progress)], AgentInfo(1, "host", "0"), NOW)
         (spool / f"{name}.progress").write_bytes(data)
 
 
