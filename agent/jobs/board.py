@@ -149,7 +149,7 @@ class Board:
         for target in await asyncio.to_thread(self._missing, ready):
             job = self.jobs.get(target)
             if job and job.progress.state is State.READY:
-                job.log.warning("{}: incomplete in the store; fetching it again", target.model)
+                job.log.warning("{}: incomplete or changed in the store; fetching what is wrong", target.model)
                 self._start_again(job)
         stuck = [job for job in self.jobs.values() if _failed_with(job, Code.STORE_UNWRITABLE)]
         writable: bool = await asyncio.to_thread(self._store_is_writable) if stuck else False
@@ -179,6 +179,23 @@ class Board:
         for job, wait in sorted(waiting, key=lambda pair: pair[0].priority):
             if isinstance(wait, ForDisk) and job.progress.waiting is wait and wait.need_bytes <= free:
                 free -= wait.need_bytes
+                self._start(job)
+
+    async def recover_lost(self) -> None:
+        """Runs whose stage somebody has removed, and the partials with it, start over: their bytes go nowhere."""
+        stages = [(job, run) for job, (run, _) in self._runs.items() if run.stage]
+        lost = await asyncio.to_thread(lambda: [(job, run) for job, run in stages if run.stage and run.stage.is_lost])
+        for job, run in lost:
+            current, task = self._runs.get(job, (None, None))
+            if task is None or current is not run:
+                continue
+            job.log.warning("{}: its partial download was removed; starting again", job.target.model)
+            task.cancel()
+            await asyncio.wait([task])
+            if job.wanted_by and job not in self._runs:
+                hint = "nothing to do: it is downloaded again"
+                error = WantdError(Code.INTERNAL, "its partial download was removed from the store", hint)
+                job.retry(ForRetry(self._clock.now(), error))
                 self._start(job)
 
     def report_to_locks(self) -> None:

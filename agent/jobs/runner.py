@@ -15,6 +15,7 @@ from agent.clock import Clock
 from agent.core.plan import Plan
 from agent.core.progress import FileProgress
 from agent.core.remote import Fetched
+from agent.core.selection import RULES
 from agent.core.waits import ForDisk, ForSlot
 from agent.core.words import timestamp
 from agent.errors import WantdError
@@ -23,6 +24,7 @@ from agent.jobs.files import Files, partial_key
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
 from agent.jobs.plans import HeldPlans
+from agent.jobs.revisit import Revisit
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
 from agent.state.job import Job
@@ -46,6 +48,7 @@ class Runner:
     """
 
     planner: Planner
+    revisit: Revisit
     files: Files
     layout: Layout
     inventory: Inventory
@@ -62,23 +65,44 @@ class Runner:
 
     async def run(self, run: Run) -> Published:
         """Have the model published. Raises WantdError, NotNow, CancelledError; the store is whole after each."""
-        job, plan = run.job, await self._plan(run)
+        job = run.job
+        job.resolve()
+        await asyncio.to_thread(self.layout.create)  # somebody may have removed it
+        if proved := await self.files.proving.model(job):
+            return proved
+        first = await self._plan(run)
+        if isinstance(first, Published):
+            return first
+        old: Published | None = first[0]
+        kept: Plan | None = first[1]
+        files = len(first[1].files)
+        del first
         with contextlib.ExitStack() as waiting:
-            kept = plan if waiting.enter_context(self.plans.held(len(plan.files))) else None
-            del plan
+            if not waiting.enter_context(self.plans.held(files)):
+                kept = None  # made again when there is a slot
             async with self._model_lock(run):
                 waiting.close()
                 # The last holder of the lock may have finished it.
-                if found := await asyncio.to_thread(self.layout.published, job.target):
+                found = await asyncio.to_thread(self.layout.published, job.target)
+                if found and (old is None or found.record != old.record):
                     return found
-                return await self._carry_out(run, kept or await self._plan(run))
+                if kept is not None:
+                    return await self._carry_out(run, kept)
+                again = await self._plan(run)
+                return again if isinstance(again, Published) else await self._carry_out(run, again[1])
 
-    async def _plan(self, run: Run) -> Plan:
-        """The plan, when it is the job's turn: until then it is queued, however many there are."""
+    async def _plan(self, run: Run) -> Published | tuple[Published | None, Plan]:
+        """The plan, when it is the job's turn, and what is there of the model until it is carried out.
+
+        The model itself where it is there, and all that there should be.
+        """
         job = run.job
         async with self.planning.place(lambda: job.priority, path=job.first_want):
-            job.resolve()
-            return await self.planner.plan(run)
+            old = await asyncio.to_thread(self.layout.published, job.target)
+            if old and self.revisit.due(old, job.target):
+                plan = await self.revisit.plan(run, old)
+                return old if plan is None else (old, plan)
+            return None, await self.planner.plan(run)
 
     @contextlib.asynccontextmanager
     async def _model_lock(self, run: Run) -> AsyncIterator[None]:
@@ -114,10 +138,12 @@ class Runner:
                 record = await asyncio.to_thread(self._record, plan, fetched)
                 published = await finish_before_cancel(asyncio.to_thread(stage.publish, record, self.endpoint()))
             except BaseException:
+                run.stage = None
                 await finish_before_cancel(asyncio.to_thread(stage.drop))
                 raise
         await asyncio.to_thread(self._forget_partials, job)
         await asyncio.to_thread(self.view.show, published.record)
+        await asyncio.to_thread(stage.note_stamps)
         return published
 
     @contextlib.contextmanager
@@ -136,7 +162,7 @@ class Runner:
         need = 0
         for file in plan.files:
             key, size = partial_key(file), file.size or 0
-            if not (file.sha256 and self.inventory.find(file.sha256)):
+            if not (file.sha256 and (self.inventory.find(file.sha256) or self.inventory.doubtful(file.sha256))):
                 need += max(size - _allocated(self.layout.part(key)), 0)
         return need
 
@@ -190,6 +216,7 @@ class Runner:
             agent=self.agent,
             skipped=list(plan.skipped),
             warning=plan.warning,
+            rules=RULES,
         )
 
     def _forget_partials(self, job: Job) -> None:

@@ -13,6 +13,8 @@ from agent.core.remote import RemoteFile
 from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
+from agent.jobs.proving import Proving
+from agent.jobs.revisit import Revisit
 from agent.jobs.run import Run
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
@@ -49,9 +51,22 @@ class Workshop:
         self.space = Space(self.layout.root, lambda: 0, self.disk.statvfs)
         self.slots = Slots(lambda: self.places, self.clock.monotonic)
         self.waits = LockWaits(self.locks, lambda: 300.0, self.clock)
-        self.files = Files(self.source, self.transfer, self.layout, self.inventory, self.space, self.waits, self.clock)
+        self.proving = Proving(self.layout, self.inventory, Inline())
+        self.files = Files(
+            self.source,
+            self.transfer,
+            self.layout,
+            self.inventory,
+            self.space,
+            self.waits,
+            self.clock,
+            self.proving,
+        )
+        planner = Planner(self.source, self.files, lambda: self.policy)
+        self.revisit = Revisit(self.layout, planner, self.clock)
         self.runner = Runner(
-            planner=Planner(self.source, self.files, lambda: self.policy),
+            planner=planner,
+            revisit=self.revisit,
             files=self.files,
             layout=self.layout,
             inventory=self.inventory,
