@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.torture import amplification, clock, directory_games, disk, herds, hub_lies, lives, load, slow_names, spool_tricks
+from tests.torture import (
+    amplification,
+    clock,
+    directory_games,
+    disk,
+    herds,
+    hub_lies,
+    lives,
+    load,
+    slow_names,
+    spool_tricks,
+)
 from tests.torture.cases import Family
 
 _WHOLE = "no bad file, no torn progress file, no lost want, no lock or byte left over"
