@@ -25,6 +25,7 @@ from agent.jobs.planner import Planner
 from agent.jobs.revisit import Revisit
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
+from agent.jobs.windows import Windows
 from agent.state.job import Job
 from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
@@ -51,6 +52,7 @@ class Runner:
     inventory: Inventory
     view: HubView
     space: Space
+    windows: Windows
     slots: Slots
     waits: LockWaits
     clock: Clock
@@ -72,6 +74,8 @@ class Runner:
                 return old
         else:
             old, plan = None, await self.planner.plan(run)
+        if wait := self.windows.holds(job):
+            raise NotNow(wait)
         async with self._model_lock(run):
             # The last holder of the lock may have finished it.
             found = await asyncio.to_thread(self.layout.published, job.target)

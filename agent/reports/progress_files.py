@@ -189,9 +189,15 @@ class ProgressFiles:
             self._count(ticket, None)
             self.unwritable.pop(ticket, None)
             return _Page(ticket.path, None, False)
-        now, first, state = self._clock.now(), ticket.shown is None, ticket.state
+        first, state = ticket.shown is None, ticket.state
         self._count(ticket, state)
-        if state in FINAL and ticket.finished_at is None:
+        data, ticket.fraction = self.render(ticket)
+        return _Page(ticket.path, data, first)
+
+    def render(self, ticket: Ticket) -> tuple[bytes, float]:
+        """What the ticket's progress file says now, and its `progress`."""
+        now = self._clock.now()
+        if ticket.state in FINAL and ticket.finished_at is None:
             ticket.finished_at = now
         info = WantInfo(
             name=ticket.path.rpartition("/")[2],
@@ -201,10 +207,9 @@ class ProgressFiles:
             finished_at=ticket.finished_at,
             labels=dict(ticket.want.labels) if ticket.want else {},
         )
-        data, ticket.fraction = render(
+        return render(
             info, ticket.models, self._agent, now, least=ticket.fraction, error=ticket.error, waiting=ticket.waiting
         )
-        return _Page(ticket.path, data, first)
 
 
 def _write_all(pages: list[_Page]) -> dict[str, str]:
