@@ -14,6 +14,7 @@ from agent import __version__
 from agent.clock import SystemClock
 from agent.config import Config, Live, catalog_path, own_directories
 from agent.core.catalog import did_you_mean
+from agent.core.limits import PLANS_AT_ONCE
 from agent.core.progress import AgentInfo
 from agent.core.retry import STOP_S
 from agent.core.target import Target
@@ -40,6 +41,7 @@ from agent.reports.systemd import Supervisor, counts_in_words
 from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
+from agent.requests.read import Reader
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
 from agent.spool.scan import Scanner
@@ -84,6 +86,7 @@ class App:
             ("step log", self.step_log.serve()),
             ("intake", self.intake.serve()),
             ("hooks", self.hooks.serve()),
+            ("wants of many models", self.intake.bulk.serve()),
             ("losses", self.losses.serve(self.board)),
             ("clock", self.clock.serve()),
         )
@@ -123,7 +126,9 @@ class App:
         self.engine = Engine(windows.transfer, budgets, self._environ)
 
         # Who is told
-        self.progress_files = ProgressFiles(agent, feed, clock, lambda: live.config.spool.progress_interval_s)
+        self.progress_files = ProgressFiles(
+            agent, config.spool.dir, feed, clock, lambda: live.config.spool.progress_interval_s
+        )
         self.step_log = StepLog(feed)
         self.hooks = Hooks(
             feed,
@@ -131,7 +136,7 @@ class App:
             clock,
             lambda: live.config.hook,
             Told(layout.hooks_file(config.spool.dir)),
-            lambda ticket: self.progress_files.render(ticket)[0],
+            self.progress_files.document,
             HookCalls(self._environ, budgets).tell,
         )
         self.agent_report = AgentReport(layout, config.spool.dir, live.file, clock.now())
@@ -142,6 +147,7 @@ class App:
         self.view = HubView(config.store.hub_cache, layout, inventory, modes)
         space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
+        planning = Slots(lambda: PLANS_AT_ONCE, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
         self.proving = Proving(layout, inventory)
@@ -159,6 +165,7 @@ class App:
             view=self.view,
             space=space,
             windows=windows,
+            planning=planning,
             slots=slots,
             waits=waits,
             clock=clock,
@@ -183,6 +190,7 @@ class App:
             published=self.losses.ready,
             catalog=lambda: catalog.catalog,
             policy=lambda: live.config.policy.allow,
+            read=Reader(config.spool.dir),
             settings=live.file,
         )
 
@@ -198,7 +206,7 @@ class App:
             lookout=lookout,
             board=self.board,
             losses=self.losses,
-            slots=slots,
+            slots=(planning, slots),
             windows=windows,
             progress_files=self.progress_files,
             agent_report=self.agent_report,

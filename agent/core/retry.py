@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.errors import WantdError
+from agent.errors import Code, WantdError
 
 _MAX_DOUBLINGS = 32  # 2**32 s is past every ceiling; keeps the power a small number
 
@@ -30,13 +30,16 @@ class Backoff:
 
         `random` is in [0, 1). None means give up: the error is final, or there were enough. What a
         server asked for (`error.retry_after_s`) is never undercut, and spread upwards by the jitter of the first
-        attempt, so that those it sent away do not come back in one moment.
+        attempt, so that those it sent away do not come back in one moment. Thousands may wait for a server that is
+        overloaded (503): it is asked less and less often all the same.
         """
         if not error.retryable or (self.attempts is not None and attempt >= self.attempts):
             return None
-        if error.retry_after_s is not None:
-            return max(error.retry_after_s, 0.0) + random * self.min_s
-        return self.pause(attempt, random)
+        grown = self.pause(attempt, random)
+        if error.retry_after_s is None:
+            return grown
+        asked = max(error.retry_after_s, 0.0) + random * self.min_s
+        return asked if error.code is Code.RATE_LIMITED else max(asked, grown)
 
     def pause(self, attempt: int, random: float) -> float:
         """Seconds after failure number `attempt` of something that is tried without end."""

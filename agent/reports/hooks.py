@@ -88,7 +88,7 @@ class Told:
 
 
 class Hooks:
-    """One subscriber of the feed. `tickets` are those of the spool; `render` gives what a progress file would say.
+    """One subscriber of the feed. `tickets` are those of the spool; `document` gives what a progress file would say.
 
     `chance` gives numbers in [0, 1) for the jitter of retries.
     """
@@ -100,7 +100,7 @@ class Hooks:
         clock: Clock,
         hooks: Callable[[], Sequence[Hook]],
         told: Told,
-        render: Callable[[Ticket], bytes],
+        document: Callable[[Ticket], Awaitable[bytes]],
         tell: Tell,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -109,7 +109,7 @@ class Hooks:
         self._clock = clock
         self._hooks = hooks
         self._told = told
-        self._render = render
+        self._document = document
         self._tell = tell
         self._chance = chance
         self._known: Sequence[Hook] = ()
@@ -189,7 +189,7 @@ class Hooks:
 
     async def _deliver(self, key: str, one: Telling) -> None:
         log = logger.bind(want=one.ticket.path)
-        data = self._render(one.ticket)
+        data = await self._document(one.ticket)
         problem = await self._tell(one.hook, data, one.ticket.path)
         now, name = self._clock.monotonic(), one.hook.name
         keys = self._keys.get(one.ticket, {})

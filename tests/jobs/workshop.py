@@ -75,6 +75,7 @@ class Workshop:
             view=self.view,
             space=self.space,
             windows=Windows(lambda: self.config, self.clock),
+            planning=Slots(lambda: 16, self.clock.monotonic),
             slots=self.slots,
             waits=self.waits,
             clock=self.clock,

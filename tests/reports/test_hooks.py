@@ -46,10 +46,13 @@ class Bench:
             self.clock,
             lambda: self.config,
             Told(f"{self.folder}/told"),
-            lambda one: one.state.value.encode(),
+            self.document,
             self.tell,
             lambda: 0.0,
         )
+
+    async def document(self, one: Ticket) -> bytes:
+        return one.state.value.encode()
 
     async def tell(self, hook: Hook, data: bytes, want: str) -> str | None:
         self.heard.append((hook.exec[0], want, data.decode()))
