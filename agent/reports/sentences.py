@@ -20,7 +20,8 @@ def waiting_text(wait: Wait) -> str:
         case ForRateLimit(until):
             return f"The server limits the rate of requests; continuing {_at(until)}."
         case ForWindow(until):
-            return f"Paused by a window of the configuration{f'; continuing {_at(until)}' if until else ', without an end'}."
+            end = f"; continuing {_at(until)}" if until else ", without an end"
+            return f"Paused by a window of the configuration{end}."
         case NotBefore(until):
             return f"Starts {_at(until)}, as the want asks."
         case ForRetry(until, because):
