@@ -220,7 +220,7 @@ class App:
             keep_spool=self._keep_spool,
         )
         self.face: Face | None = None
-        if config.http.listen:
+        if config.http.listen or config.http.metrics_textfile:
             await asyncio.to_thread(import_module, "agent.http.server")  # 50 ms, which others do not pay
             self.face = self._make_face(agent, feed, jobs, lookout, space, budgets)
         await asyncio.to_thread(self.watcher.ensure)
@@ -261,6 +261,9 @@ class App:
             connections=lambda: self.engine.connections,
             reserved=lambda: space.reserved,
             there=self.engine.there,
+            received=self.engine.received,
+            dropped=self.engine.dropped,
+            responses=budgets.responses,
         )
         return Face(facts, feed, self.clock)
 

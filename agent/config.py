@@ -117,6 +117,7 @@ class Http(Section, frozen=True):
     listen: str | list[str] = msgspec.field(default_factory=lambda: list(LISTEN))
     hosts: list[str] = []
     token_file: str = ""
+    metrics_textfile: str = ""
 
 
 class Log(Section, frozen=True):
@@ -158,7 +159,7 @@ class Config(Section, frozen=True):
 
 
 # Keys that a running agent cannot change: it holds the locks of one spool and one store, whose view moves with it.
-FIXED = (("spool", "dir"), ("store", "dir"), ("store", "hub_cache"), ("http", "listen"))
+FIXED = (("spool", "dir"), ("store", "dir"), ("store", "hub_cache"), ("http", "listen"), ("http", "metrics_textfile"))
 
 
 class Live:
@@ -424,7 +425,7 @@ def _check(key: str, value: Any) -> str | None:
         return found[0] if found else None
     if key == "dir" and not value.strip():
         return "expected a directory"
-    if key in ("dir", "path", "token_path", "token_file", "hub_cache") and "\0" in value:
+    if key in ("dir", "path", "token_path", "token_file", "metrics_textfile", "hub_cache") and "\0" in value:
         return "expected a path, which cannot hold NUL"
     return None
 
@@ -471,6 +472,7 @@ def _normal(config: Config, problems: list[str]) -> Config:
             listen=[text for text in ([listen] if isinstance(listen, str) else listen) if text],
             hosts=[name.lower() for name in config.http.hosts],
             token_file=path("http.token_file", config.http.token_file),
+            metrics_textfile=path("http.metrics_textfile", config.http.metrics_textfile),
         ),
         policy=replace(config.policy, formats=[name.lower().lstrip(".*") for name in config.policy.formats]),
     )

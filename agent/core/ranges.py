@@ -57,6 +57,7 @@ class Grid:
         self._front = 0  # every granule below is there
         self._missing = self.count
         self._there_bytes = 0
+        self.lost_bytes = 0  # in granules that were there, and turned out bad
 
     def start(self, index: int) -> int:
         """Offset of the granule's first byte."""
@@ -142,6 +143,7 @@ class Grid:
     def lose(self, index: int) -> None:
         """The granule turned out bad: it is missing again."""
         if self._state[index] == _THERE:
+            self.lost_bytes += self.end(index) - self.start(index)
             self._there_bytes -= self.end(index) - self.start(index)
             self._front = min(self._front, index)
         if self._state[index] != _MISSING:

@@ -49,6 +49,9 @@ class Facts:
     connections: Callable[[], int]
     reserved: Callable[[], int]
     there: Callable[[str], list[tuple[int, int]] | None]
+    received: Callable[[], Mapping[str, int]]
+    dropped: Callable[[], Mapping[str, int]]
+    responses: Callable[[], Mapping[tuple[str, int], int]]
 
 
 class Reads:

@@ -18,6 +18,7 @@ from agent.http.connections import Connections
 from agent.http.errors import refusals
 from agent.http.guard import Guard, TokenFile
 from agent.http.log import EventLog
+from agent.http.metrics import Metrics
 from agent.http.models import Shelf
 from agent.http.publisher import Publisher
 from agent.http.readers import Readers
@@ -57,6 +58,8 @@ class Face:
         self.app.add_routes(Assets().table())
         self.app.add_routes(Reads(facts, self.publisher, shelf, lambda: self.listening).table())
         self.app.add_routes(Streams(log, self.readers, clock).table())
+        self.metrics = Metrics(facts, feed, wants, shelf, clock)
+        self.app.add_routes(self.metrics.table())
         self.app.add_routes(changes)
         # Handlers end when their client goes: an event stream would not notice for a while.
         self._runner = web.AppRunner(
@@ -89,6 +92,8 @@ class Face:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.publisher.serve(), name="http publisher")
             group.create_task(self.readers.serve(), name="http readers")
+            group.create_task(self.metrics.serve(), name="http metrics")
+            group.create_task(self.metrics.write(), name="http metrics file")
             group.create_task(self.connections.serve(), name="http connections")
 
     async def stop(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -20,6 +21,7 @@ from agent.errors import Code, WantdError
 LOW_SHARE = 0.1  # below a tenth of the quota the rest is spread over the time until the window ends
 LOW_COUNT = 10  # the same where the server does not tell its quota
 MAX_HOSTS = 1024  # redirects can name any number of hosts
+HOSTS_COUNTED = 200  # pairs of host and status: redirects can name any number of hosts
 QUOTAS_KEPT = 8  # of one host; the Hub has two
 MAX_HEADER = 1024  # characters that are read of one header
 _REFUSALS = (429, 503)
@@ -116,10 +118,12 @@ class HostBudgets:
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
+        self._responses: Counter[tuple[str, int]] = Counter()
         self._hosts: LRUCache[str, _Host] = LRUCache(MAX_HOSTS)
 
     def observe(self, host: str, status: int, headers: Mapping[str, str]) -> None:
         """Learn from a response, whatever its status; header names are looked up without regard to case."""
+        self._count(host, status)
         low = {name.lower(): value for name, value in headers.items()}
         quotas = parse_quotas(low.get("ratelimit", ""), low.get("ratelimit-policy", ""))
         refused = status in _REFUSALS
@@ -173,6 +177,16 @@ class HostBudgets:
                 return due - now
             state.next_at = now + spacing
             return 0.0
+
+    def _count(self, host: str, status: int) -> None:
+        with self._lock:
+            known = len(self._responses) < HOSTS_COUNTED or (host, status) in self._responses
+            self._responses[host if known else "other", status] += 1
+
+    def responses(self) -> Counter[tuple[str, int]]:
+        """How many responses there were since the start, by host and status; further hosts are `other`."""
+        with self._lock:
+            return Counter(self._responses)
 
     def quotas(self) -> list[tuple[str, Quota]]:
         """What hosts told of their quotas that has not run out since, with the seconds that are left now."""

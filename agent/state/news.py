@@ -13,6 +13,7 @@ class ModelNews(msgspec.Struct, frozen=True):
     model: str
     what: Literal["published", "evicted", "removed"]
     source: str = ""  # of a published one, as its record says
+    reason: str = ""  # why one was evicted: a word of ours
 
 
 class AgentNews(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import contextlib
 import statistics
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from agent.core.access import PlainHttp
@@ -48,6 +48,8 @@ class Download:
         self.failure: Failure | None = None
         self.moved_at = 0.0
         self.written = 0  # bytes of granules since the fetch began
+        self._received: Counter[str] = Counter()  # the same, and those of small files, by source
+        self._dropped: Counter[str] = Counter()  # bytes that have to be fetched again, by reason
         self.etag: str | None = None  # of the responses from this location
         self.ignore_etag = False
         self.partial: Partial | None = None
@@ -74,6 +76,8 @@ class Download:
         assert self.partial is not None  # noqa: S101  opened before
         with self.lock:
             self.size = identity.size
+            if self.grid is not None:
+                self._dropped["damaged"] += self.grid.lost_bytes
             self.grid = Grid(identity.size, identity.granule)
             claimed = range(self.grid.count) if self.partial.whole_without_journal else sorted(self.partial.sums)
             for index in claimed:
@@ -105,6 +109,9 @@ class Download:
     def forget(self) -> None:
         """What was taken for the file's size is wrong: nothing is known any more. No lane may be at work."""
         with self.lock:
+            if self.grid is not None:
+                self._dropped["damaged"] += self.grid.lost_bytes
+                self._dropped["changed"] += self.grid.there_bytes
             self.size = self.grid = None
             self.etag = None
             self._following.forget()
@@ -198,7 +205,9 @@ class Download:
                 return
             self.partial.claim(index, piece.crc)
             self.grid.mark(index)
-            self.written += self.grid.end(index) - self.grid.start(index)
+            size = self.grid.end(index) - self.grid.start(index)
+            self.written += size
+            self._received[self.location.source if self.location else ""] += size
             self.moved_at = time.monotonic()
         self._follow_if_due()
 
@@ -225,6 +234,8 @@ class Download:
     def complete(self, small: Outcome) -> None:
         """A small file came whole; the fetch learns of it when the lane settles the piece."""
         self.small = small
+        self._received[small.fetched.source] += small.fetched.size
+        self._dropped["damaged"] += small.fetched.size if small.wrong else 0
         self.moved_at = time.monotonic()
 
     def follow(self) -> None:
@@ -253,6 +264,16 @@ class Download:
             begun += [pos - self.grid.start(index) for index, (pos, _) in self._tails.items()]
             done = min(self.grid.there_bytes + sum(max(n, 0) for n in begun), self.grid.size)
             return done, self.grid.complete
+
+    def received(self) -> Counter[str]:
+        """Bytes that came since the fetch began, by source."""
+        with self.lock:
+            return Counter(self._received)
+
+    def dropped(self) -> Counter[str]:
+        """Bytes that were there and had to be fetched again, by reason: `damaged`, `changed` (upstream)."""
+        with self.lock:
+            return self._dropped + Counter(damaged=self.grid.lost_bytes if self.grid else 0)
 
     @property
     def there(self) -> list[tuple[int, int]]:

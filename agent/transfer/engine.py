@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -68,6 +69,8 @@ class Engine:
         self._hashing = ThreadPoolExecutor(WORKERS, "hash")
         self._disk = ThreadPoolExecutor(WORKERS, "disk")
         self._reports: dict[Download, _Report] = {}
+        self._received: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
         self._flushing: Future[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
 
@@ -104,12 +107,22 @@ class Engine:
         finally:
             del self._reports[download]
             await self._leave(download, changed)
+            self._received += download.received()
+            self._dropped += download.dropped()
         report.tell(fetched.size, True)
         return fetched
 
     def there(self, part_path: str) -> list[tuple[int, int]] | None:
         """The byte ranges that are on disk of a file on its way; None where it is not on its way."""
         return next((one.there for one in self._reports if one.request.part_path == part_path), None)
+
+    def received(self) -> Counter[str]:
+        """Bytes that came since the start, by source."""
+        return sum((one.received() for one in self._reports), Counter(self._received))
+
+    def dropped(self) -> Counter[str]:
+        """Bytes that had to be fetched again since the start, by reason."""
+        return sum((one.dropped() for one in self._reports), Counter(self._dropped))
 
     @property
     def connections(self) -> int:

@@ -137,6 +137,9 @@ async def inside(tmp_path: Path, short_path: Path) -> AsyncIterator[Inside]:
         connections=lambda: 0,
         reserved=lambda: 0,
         there=lambda _: None,
+        received=lambda: {"hub": 7},
+        dropped=dict,
+        responses=lambda: {("hub.example:443", 200): 3},
     )
     face = server.Face(facts, feed, clock, [web.post("/v1/change", _changed), web.delete("/v1/change/{id}", _changed)])
     await face.start([TcpAddress("127.0.0.1", 0), UnixAddress(str(short_path / "inside.sock"))])
