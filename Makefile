@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd test-olah test-runtimes bench bench-short torture fuzz mutants check format clean
+.PHONY: demo test test-systemd test-olah test-fleet test-runtimes bench bench-short torture fuzz mutants check format clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wantd needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -25,6 +25,9 @@ test-systemd: $(VENV)/ready  ## the service, in a real systemd booted in a conta
 
 test-olah: $(VENV)/ready  ## a mirror that people run, between agent and Hub; installs it from PyPI
 	$(BIN)/python -m pytest tests/olah
+
+test-fleet: $(VENV)/ready  ## hosts that share what they download: network namespaces, nginx; as root
+	$(BIN)/python -m pytest tests/fleet
 
 # Some GB where pip takes torch with CUDA; PIP_EXTRA_INDEX_URL or pip.conf can name an index of CPU builds.
 RUNTIMES := .venv-runtimes

@@ -108,7 +108,7 @@ class App:
         # Where bytes come from, and how
         budgets = HostBudgets()
         host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: own_directories(live.config))
-        self.sources = Assembly(lambda: live.config, self._environ, budgets, host_caches)
+        self.sources = Assembly(lambda: live.config, self._environ, budgets, clock, host_caches)
         self.engine = Engine(lambda: live.config.transfer, budgets, self._environ)
 
         # Who is told
@@ -124,7 +124,17 @@ class App:
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
-        files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.adoption)
+        files = self.files = Files(
+            source=self.sources,
+            transfer=self.engine,
+            layout=layout,
+            inventory=inventory,
+            space=space,
+            waits=waits,
+            clock=clock,
+            adoption=self.adoption,
+            slice_bytes=lambda: live.config.fleet.slice,
+        )
         runner = Runner(
             planner=Planner(self.sources, files, lambda: live.config.policy),
             files=files,

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,18 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class AgentProcess:
-    """`python -m agent run` in a directory of its own. Settings are `section__key=value` of the configuration."""
+    """`python -m agent run` in a directory of its own. Settings are `section__key=value` of the configuration.
 
-    def __init__(self, root: Path, endpoint: str, *, store: Path | None = None, **settings: Any) -> None:
+    `within` is a command that runs another one, somewhere else: `ip netns exec NAME`.
+    """
+
+    def __init__(
+        self, root: Path, endpoint: str, *, store: Path | None = None, within: Sequence[str] = (), **settings: Any
+    ) -> None:
         self.root = root
         self.spool = root / "spool"
         self.store = store or root / "models"
+        self._within = list(within)
         self.log_path = root / "agent.log"
         self.spool.mkdir(parents=True, exist_ok=True)
         self.environ = clean_environment(
@@ -90,7 +96,11 @@ class AgentProcess:
         served = self.log().count(" serves ")
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "run"], env=self.environ, stdout=log, stderr=log, cwd=self.root
+                [*self._within, sys.executable, "-m", "agent", "run"],
+                env=self.environ,
+                stdout=log,
+                stderr=log,
+                cwd=self.root,
             )
         process = self.process
         wait_until(lambda: self.log().count(" serves ") > served or process.poll() is not None, "the agent serves")

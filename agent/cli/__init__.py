@@ -16,6 +16,7 @@ COMMANDS = {
     "status": "show what is wanted, moving, ready and failed",
     "demo": "try everything on this machine, without a network",
     "check": "check configuration, catalog, spool, store, disk, Hub and proxy",
+    "fleet": "many hosts that share what they download: nginx's configuration, and whether it works",
     "install-service": "install the systemd service: unit, users, directories, configuration",
     "uninstall-service": "remove the systemd service; models and wants stay",
 }

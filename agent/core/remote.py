@@ -50,7 +50,8 @@ class Listing:
     """All files of a repository at one commit, as one source lists them. Names are checked, none collide.
 
     `commit` is the revision as it was asked for where the source cannot tell which commit that is. `because` says why
-    the sources before this one were passed over, None where there was nothing to pass over.
+    the sources before this one were passed over, None where there was nothing to pass over. `restricted`: the Hub gives
+    the repository to some accounts only (gated or private).
     """
 
     source: str
@@ -58,6 +59,7 @@ class Listing:
     commit: str
     files: tuple[RemoteFile, ...]
     because: WantdError | None = None
+    restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ OnBytes = Callable[[int, bool], None]
 class FetchRequest:
     """One file to download to `part_path`, resuming from what `journal_path` vouches for.
 
-    `priority` runs 0 (first) to 9 (last). `label` is for logs and errors.
+    `priority` runs 0 (first) to 9 (last). `label` is for logs and errors. `slice_bytes`: see `ranges.granule_for`.
     """
 
     label: str
@@ -101,6 +103,7 @@ class FetchRequest:
     sha256: str | None = None
     git_sha1: str | None = None
     priority: int = 5
+    slice_bytes: int = 0
 
     @property
     def has_hash(self) -> bool:

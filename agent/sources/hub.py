@@ -76,7 +76,8 @@ class HubSource:
             if files is None:
                 files = await self._tree(asked, commit)
             self._listed[repo.lower(), commit] = {file.name: file for file in files}
-            return Listing(self.name, repo, commit, files)
+            restricted = parse.is_restricted(model)
+            return Listing(self.name, repo, commit, files, restricted=restricted)
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """Where to read the file's bytes now. See `core.ports.Source`.
