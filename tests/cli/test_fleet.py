@@ -115,4 +115,4 @@ def test_the_command_prints_what_nginx_takes(tmp_path: Path) -> None:
     assert "syntax is ok" in tested.stderr, tested.stderr
     bad = subprocess.run([*command, "gpu-9"], **run)  # type: ignore[call-overload]
     assert (bad.returncode, bad.stdout) == (78, "")
-    assert "gpu-9: not among the hosts" in bad.stderr
+    assert "'gpu-9': not among the hosts" in bad.stderr
