@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import socket
 import sys
 
 from agent.config import load, process_environment
@@ -15,6 +16,13 @@ from agent.fleet.hosts import Member, parse_hosts
 from agent.fleet.nginx import DOOR, STORAGE, Ring, render
 
 RESOLV_CONF = "/etc/resolv.conf"
+EXAMPLES = """\
+examples:
+  wantd fleet nginx --tls-dir /etc/wantd/fleet >/etc/nginx/nginx.conf
+  wantd fleet nginx --hosts hosts --self gpu-1 --max-size 500g
+  wantd fleet check --tls-dir /etc/wantd/fleet
+"""
+HOSTS = "/etc/wantd/hosts"
 CACHE = "/var/lib/nginx"  # nginx makes a directory for its cache, but not the one above it
 
 
@@ -22,10 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The two subcommands; both read the same list of hosts."""
     does = parser.add_subparsers(dest="does", metavar="nginx|check", required=True)
     hosts = argparse.ArgumentParser(add_help=False)
-    hosts.add_argument("--hosts", metavar="FILE", required=True, help="every host of the fleet: NAME ADDRESS a line")
+    hosts.add_argument("--hosts", metavar="FILE", default=HOSTS, help=f"all hosts, NAME ADDRESS a line ({HOSTS})")
     hosts.add_argument("--tls-dir", metavar="DIR", default="", help="ca.pem, cert.pem, key.pem: TLS among members")
     nginx = does.add_parser("nginx", parents=[hosts], help="print the configuration of nginx for one host")
-    nginx.add_argument("--self", dest="self_name", metavar="NAME", required=True, help="which of the hosts this one is")
+    nginx.add_argument(
+        "--self", dest="self_name", metavar="NAME", help="which of the hosts this one is (its host name)"
+    )
     nginx.add_argument("--slice", default="1m", help="bytes of the pieces that are kept; fleet.slice_bytes (1m)")
     nginx.add_argument("--cache", metavar="DIR", default=CACHE, help=f"directory of the cache ({CACHE})")
     nginx.add_argument("--max-size", metavar="SIZE", default="100g", help="largest size of the cache (100g)")
@@ -60,7 +70,7 @@ def call(arguments: argparse.Namespace) -> int:
         resolvers=tuple(arguments.resolver or _resolvers()),
         command=shlex.join(["wantd", *sys.argv[1:]]).replace("\n", " "),
     )
-    sys.stdout.write(render(members, arguments.self_name, ring))
+    sys.stdout.write(render(members, arguments.self_name or socket.gethostname(), ring))
     if not ring.tls_dir:
         print("wantd: without --tls-dir members talk in the clear: for a network of your own only", file=sys.stderr)
     return Exit.OK
