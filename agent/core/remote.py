@@ -93,7 +93,8 @@ OnBytes = Callable[[int, bool], None]
 class FetchRequest:
     """One file to download to `part_path`, resuming from what `journal_path` vouches for.
 
-    `priority` runs 0 (first) to 9 (last). `label` is for logs and errors. `slice_bytes`: see `ranges.granule_for`.
+    `priority` runs 0 (first) to 9 (last). `label` is for logs and errors. Connections are shared among groups, each of
+    them what one model fetches; a request that names none is a group of its own. `slice_bytes`: see `granule_for`.
     """
 
     label: str
@@ -104,6 +105,7 @@ class FetchRequest:
     git_sha1: str | None = None
     priority: int = 5
     slice_bytes: int = 0
+    group: str = ""
 
     @property
     def has_hash(self) -> bool:

@@ -177,6 +177,7 @@ class Files:
             git_sha1=file.git_sha1,
             priority=job.priority,
             slice_bytes=self.slice_bytes(),
+            group=job.target.name,
         )
         asked = query(job.target, file.repo, file.commit)
         gave: dict[str, None] = {}  # the sources of some of the bytes, in order
