@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +57,12 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class AgentProcess:
-    """`python -m agent run` in a directory of its own. Settings are `section__key=value` of the configuration.
+    """`python -m agent run` in a directory of its own. Settings are `section__key=value` of the configuration."""
 
-    `within` is a command that runs another one, somewhere else: `ip netns exec NAME`.
-    """
-
-    def __init__(
-        self, root: Path, endpoint: str, *, store: Path | None = None, within: Sequence[str] = (), **settings: Any
-    ) -> None:
+    def __init__(self, root: Path, endpoint: str, *, store: Path | None = None, **settings: Any) -> None:
         self.root = root
         self.spool = root / "spool"
         self.store = store or root / "models"
-        self._within = list(within)
         self.log_path = root / "agent.log"
         self.spool.mkdir(parents=True, exist_ok=True)
         self.environ = clean_environment(
@@ -80,6 +74,7 @@ class AgentProcess:
         )
         self.set(**settings)
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: list[str] = []  # of its command: who runs it, and where
 
     def set(self, **settings: Any) -> None:
         """Settings for the next start; capitals are environment variables as they are."""
@@ -90,7 +85,7 @@ class AgentProcess:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.stop()
@@ -107,7 +102,7 @@ class AgentProcess:
         served = self.log().count(" serves ")
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._within, sys.executable, "-m", "agent", "run"],
+                [*self.prefix, sys.executable, "-m", "agent", "run"],
                 env=self.environ,
                 stdout=log,
                 stderr=log,

@@ -76,12 +76,12 @@ class Host:
         self.agent = AgentProcess(
             self.root / "agent",
             f"http://{ORIGIN}",
-            within=self.within,
             fleet__url="http://127.0.0.1:8100",
             fleet__patience_s="1",
             policy__allow="any",
             adopt__caches="none",
         )
+        self.agent.prefix = self.within
 
     @property
     def cable(self) -> str:
