@@ -18,7 +18,7 @@ from agent.fleet.nginx import DOOR, STORAGE, Ring, render
 RESOLV_CONF = "/etc/resolv.conf"
 EXAMPLES = """\
 examples:
-  wantd fleet nginx --tls-dir /etc/wantd/fleet >/etc/nginx/nginx.conf
+  wantd fleet nginx --tls-dir /etc/wantd/fleet
   wantd fleet nginx --hosts hosts --self gpu-1 --max-size 500g
   wantd fleet check --tls-dir /etc/wantd/fleet
 """

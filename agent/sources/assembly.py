@@ -17,7 +17,7 @@ from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.net.client import Http, Limits
 from agent.net.redirect import same_origin
-from agent.sources.chain import Chain
+from agent.sources.chain import Chain, SourceHealth
 from agent.sources.fleet import Door, FleetSource, connects_to
 from agent.sources.host_caches import HostCaches
 from agent.sources.hub import HubSource
@@ -81,6 +81,10 @@ class Assembly:
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """See `core.ports.Source`."""
         return await (await self.source()).locate(query, name, failed)
+
+    def health(self) -> list[SourceHealth]:
+        """How each source was when it was asked last, in their order; empty before the first question."""
+        return self._chain.health() if self._chain else []
 
     async def close(self) -> None:
         """Close every connection."""
