@@ -12,6 +12,12 @@ from agent.cli.face import browser_address, listening
 from agent.config import load, process_environment
 from agent.errors import Code, Exit, WantdError
 
+EXAMPLES = """\
+examples:
+  wantd open                   open the page, where there is a browser
+  wantd open --print           print its address only
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Whether to open it."""

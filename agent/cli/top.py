@@ -28,6 +28,12 @@ RETRY_S = 1.0  # between two attempts to reach an agent that is away
 UNREACHABLE = (OSError, http.client.HTTPException, ValueError)  # the last: half a document, of an agent that went away
 RATES_KEPT = 150  # of the line of rates: five minutes of looks
 
+EXAMPLES = """\
+examples:
+  wantd top                    until Ctrl-C
+  wantd top --once             one picture, for a log or a message
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How long."""
