@@ -19,6 +19,7 @@ SCHEMA = 1
 FILES_SHOWN = 200  # a longer list is cut to the files in motion, so that a progress file stays small
 ALMOST = 0.9999  # the most that is shown before the end, at the four digits of a progress file
 STEPS = 10  # each tenth is worth a line in the log and a progress file at once
+_INTEREST = {State.DOWNLOADING: 0, State.VERIFYING: 1, State.FAILED: 2, State.RESOLVING: 3, State.WAITING: 4}
 RATE_STEP_S = 0.1
 RATE_MEMORY_S = 3.0  # a rate over the last seconds: steady enough to read, quick enough to show a stall
 
@@ -140,11 +141,11 @@ class ModelProgress:
             return 0.0
         return min(self.bytes_done / self.bytes_total, ALMOST)
 
-    def to_json(self, name: str) -> dict[str, Any]:
-        """One entry of `models`; `name` is the reference as this want spells it."""
-        cut = len(self.files) > FILES_SHOWN
+    def to_json(self, name: str, files_shown: int = FILES_SHOWN) -> dict[str, Any]:
+        """One entry of `models`; `name` is the reference as this want spells it. Of more files only those in motion."""
+        cut = len(self.files) > files_shown
         moving = {State.DOWNLOADING, State.VERIFYING}
-        shown = [file for file in self.files if file.state in moving][:FILES_SHOWN] if cut else self.files
+        shown = [file for file in self.files if file.state in moving][:files_shown] if cut else self.files
         value: dict[str, Any] = {
             "model": name,
             "repo": self.repo,
@@ -211,6 +212,17 @@ def want_fraction(models: Sequence[ModelProgress]) -> float:
     return min(mean, ALMOST)
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How much of a want is shown: models, and files of each of them."""
+
+    models: int | None = None
+    files: int = FILES_SHOWN
+
+
+WHOLE = Cut()
+
+
 def render(
     want: WantInfo,
     named: Sequence[tuple[str, ModelProgress]],
@@ -221,12 +233,31 @@ def render(
     error: WantdError | None = None,
     waiting: Wait | None = None,
 ) -> tuple[bytes, float]:
-    """The whole progress file, and its `progress`, which is never under `least` (what was written before).
+    """The whole progress file, and its `progress`. The parameters are those of `describe`."""
+    value, fraction = describe(want, named, agent, now, least=least, error=error, waiting=waiting)
+    return encode(value, orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), fraction
+
+
+def describe(
+    want: WantInfo,
+    named: Sequence[tuple[str, ModelProgress]],
+    agent: AgentInfo,
+    now: datetime,
+    *,
+    least: float = 0.0,
+    error: WantdError | None = None,
+    waiting: Wait | None = None,
+    cut: Cut = WHOLE,
+) -> tuple[dict[str, Any], float]:
+    """What a progress file says, and its `progress`, which is never under `least` (what was written before).
 
     `named` are the want's models, each with the reference that the want uses. `error` and `waiting` are the want's
-    own: it cannot be read, it is not time yet.
+    own: it cannot be read, it is not time yet. Of more models than `cut` allows those that move or failed are shown.
     """
     models = [model for _, model in named]
+    shown = named
+    if cut.models is not None and len(named) > cut.models:
+        shown = sorted(named, key=lambda pair: _INTEREST.get(pair[1].state, 9))[: cut.models]
     state = State.WAITING if waiting and not error else want_state(models, error)
     fraction = max(least, want_fraction(models))
     done = sum(model.bytes_done for model in models)
@@ -246,7 +277,7 @@ def render(
         "bytes_total": total,
         "rate_bytes_per_s": round(rate),
         "eta_s": eta,
-        "models": [model.to_json(name) for name, model in named],
+        "models": [model.to_json(name, cut.files) for name, model in shown],
         "waiting": to_json(holdup) if holdup and state is State.WAITING else None,
         "error": failed.to_json() if failed else None,
         "attempt": want.attempt,
@@ -257,11 +288,13 @@ def render(
         "finished_at": want.finished_at and timestamp(want.finished_at),
         "agent": {"pid": agent.pid, "host": agent.host, "version": agent.version},
     }
-    return _json(value), fraction
+    if shown is not named:
+        value["models_total"] = len(named)
+    return value, fraction
 
 
-def _json(value: dict[str, Any]) -> bytes:
-    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+def encode(value: Any, option: int = 0) -> bytes:
+    """JSON, with `?` for what UTF-8 cannot hold. `option` is orjson's."""
     try:
         return orjson.dumps(value, option=option)
     except TypeError:  # a file name that is not UTF-8, as an unpaired surrogate

@@ -17,8 +17,9 @@ import orjson
 from loguru import logger
 
 from agent.clock import Clock
-from agent.core.progress import AgentInfo, WantInfo, render
-from agent.core.states import FINAL, State
+from agent.core.progress import AgentInfo, encode
+from agent.core.states import State
+from agent.reports.want_document import want_document
 from agent.spool.files import read_progress, remove_progress, write_progress
 from agent.state.fair_queue import FairQueue
 from agent.state.feed import Change, Feed
@@ -189,21 +190,10 @@ class ProgressFiles:
             self._count(ticket, None)
             self.unwritable.pop(ticket, None)
             return _Page(ticket.path, None, False)
-        now, first, state = self._clock.now(), ticket.shown is None, ticket.state
-        self._count(ticket, state)
-        if state in FINAL and ticket.finished_at is None:
-            ticket.finished_at = now
-        info = WantInfo(
-            name=ticket.path.rpartition("/")[2],
-            attempt=ticket.attempts,
-            created_at=ticket.created_at,
-            started_at=ticket.started_at,
-            finished_at=ticket.finished_at,
-            labels=dict(ticket.want.labels) if ticket.want else {},
-        )
-        data, ticket.fraction = render(
-            info, ticket.models, self._agent, now, least=ticket.fraction, error=ticket.error, waiting=ticket.waiting
-        )
+        first = ticket.shown is None
+        self._count(ticket, ticket.state)
+        value, ticket.fraction = want_document(ticket, self._agent, self._clock.now())
+        data = encode(value, orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         return _Page(ticket.path, data, first)
 
 
