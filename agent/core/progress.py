@@ -19,7 +19,6 @@ SCHEMA = 1
 FILES_SHOWN = 200  # a longer list is cut to the files in motion, so that a progress file stays small
 ALMOST = 0.9999  # the most that is shown before the end, at the four digits of a progress file
 STEPS = 10  # each tenth is worth a line in the log and a progress file at once
-_INTEREST = {State.DOWNLOADING: 0, State.VERIFYING: 1, State.FAILED: 2, State.RESOLVING: 3, State.WAITING: 4}
 RATE_STEP_S = 0.1
 RATE_MEMORY_S = 3.0  # a rate over the last seconds: steady enough to read, quick enough to show a stall
 
@@ -193,14 +192,48 @@ class WantInfo:
     labels: dict[str, str]
 
 
-def want_state(models: Sequence[ModelProgress], error: WantdError | None) -> State:
+@dataclass(frozen=True, slots=True)
+class ModelShown:
+    """One model as it is at one moment: its entry of `models`, and what the want as a whole is made of.
+
+    Without an entry it counts, and is not shown.
+    """
+
+    entry: dict[str, Any] | None
+    state: State
+    fraction: float
+    bytes_done: int
+    bytes_total: int | None
+    rate: float
+    error: WantdError | None
+    waiting: Wait | None
+
+
+def show_model(name: str, model: ModelProgress, files: int | None = FILES_SHOWN) -> ModelShown:
+    """A model as it is now, in some microseconds, and one for each file. `name` is the reference that the want uses.
+
+    Of more than `files` files those in motion are shown; with None the model has no entry.
+    """
+    return ModelShown(
+        model.to_json(name, files) if files is not None else None,
+        model.state,
+        model.fraction,
+        model.bytes_done,
+        model.bytes_total,
+        model.rate,
+        model.error,
+        model.waiting,
+    )
+
+
+def want_state(models: Sequence[ModelShown], error: WantdError | None) -> State:
     """The state that the want as a whole is in."""
     if error:
         return State.FAILED
     return combined(model.state for model in models) if models else State.QUEUED
 
 
-def want_fraction(models: Sequence[ModelProgress]) -> float:
+def want_fraction(models: Sequence[ModelShown]) -> float:
     """0 to 1 over all models: by bytes where every size is known, else each model counts the same."""
     if not models:
         return 0.0
@@ -212,20 +245,9 @@ def want_fraction(models: Sequence[ModelProgress]) -> float:
     return min(mean, ALMOST)
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How much of a want is shown: models, and files of each of them."""
-
-    models: int | None = None
-    files: int = FILES_SHOWN
-
-
-WHOLE = Cut()
-
-
 def render(
     want: WantInfo,
-    named: Sequence[tuple[str, ModelProgress]],
+    models: Sequence[ModelShown],
     agent: AgentInfo,
     now: datetime,
     *,
@@ -234,30 +256,25 @@ def render(
     waiting: Wait | None = None,
 ) -> tuple[bytes, float]:
     """The whole progress file, and its `progress`. The parameters are those of `describe`."""
-    value, fraction = describe(want, named, agent, now, least=least, error=error, waiting=waiting)
+    value, fraction = describe(want, models, agent, now, least=least, error=error, waiting=waiting)
     return encode(value, orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), fraction
 
 
 def describe(
     want: WantInfo,
-    named: Sequence[tuple[str, ModelProgress]],
+    models: Sequence[ModelShown],
     agent: AgentInfo,
     now: datetime,
     *,
     least: float = 0.0,
     error: WantdError | None = None,
     waiting: Wait | None = None,
-    cut: Cut = WHOLE,
 ) -> tuple[dict[str, Any], float]:
     """What a progress file says, and its `progress`, which is never under `least` (what was written before).
 
-    `named` are the want's models, each with the reference that the want uses. `error` and `waiting` are the want's
-    own: it cannot be read, it is not time yet. Of more models than `cut` allows those that move or failed are shown.
+    `models` are the want's, in its order. `error` and `waiting` are the want's own: it cannot be read, it is not time
+    yet.
     """
-    models = [model for _, model in named]
-    shown = named
-    if cut.models is not None and len(named) > cut.models:
-        shown = sorted(named, key=lambda pair: _INTEREST.get(pair[1].state, 9))[: cut.models]
     state = State.WAITING if waiting and not error else want_state(models, error)
     fraction = max(least, want_fraction(models))
     done = sum(model.bytes_done for model in models)
@@ -277,7 +294,7 @@ def describe(
         "bytes_total": total,
         "rate_bytes_per_s": round(rate),
         "eta_s": eta,
-        "models": [model.to_json(name, cut.files) for name, model in shown],
+        "models": [model.entry for model in models if model.entry is not None],
         "waiting": to_json(holdup) if holdup and state is State.WAITING else None,
         "error": failed.to_json() if failed else None,
         "attempt": want.attempt,
@@ -288,8 +305,6 @@ def describe(
         "finished_at": want.finished_at and timestamp(want.finished_at),
         "agent": {"pid": agent.pid, "host": agent.host, "version": agent.version},
     }
-    if shown is not named:
-        value["models_total"] = len(named)
     return value, fraction
 
 

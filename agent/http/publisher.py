@@ -5,25 +5,38 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import msgspec
 
 from agent.clock import Clock
-from agent.core.progress import STEPS, AgentInfo, Cut
-from agent.core.states import State
-from agent.core.waits import Wait
+from agent.core.progress import STEPS, AgentInfo, WantInfo, describe, show_model
+from agent.core.states import FINAL, State
 from agent.errors import WantdError
 from agent.http.log import EventLog
 from agent.http.readers import Readers
 from agent.http.wants import Wants
 from agent.reports.sentences import waiting_text
-from agent.reports.want_document import want_document
 from agent.state.feed import Change, Feed, Subject
 from agent.state.job import Job
 from agent.state.news import AgentNews, ModelNews
 from agent.state.ticket import Ticket
+
+_INTEREST = {
+    state: at
+    for at, state in enumerate((State.DOWNLOADING, State.VERIFYING, State.FAILED, State.RESOLVING, State.WAITING))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How much of a want is shown: models, and files of each of them."""
+
+    models: int
+    files: int
+
 
 SHORT = Cut(models=50, files=20)  # of a want in lists and events: some kB at most for all but the strangest
 AT_ONCE = 50  # wants that are rendered in one turn of the loop: 3 ms
@@ -61,13 +74,30 @@ class Publisher:
         return self.log.last
 
     def document(self, ticket: Ticket, cut: Cut) -> dict[str, Any]:
-        """A want as lists, events and its own route show it."""
-        value, _ = want_document(ticket, self._agent, self._clock.now(), cut)
-        waits: list[Wait | None] = [ticket.waiting, *(progress.waiting for _, progress in ticket.models)]
-        wait = next((wait for wait in waits if wait), None) if value["waiting"] else None
+        """A want as lists, events and its own route show it: what its progress file says, cut, and more."""
+        now, named = self._clock.now(), ticket.models
+        if ticket.state in FINAL and ticket.finished_at is None:
+            ticket.finished_at = now
+        info = WantInfo(
+            name=ticket.path.rpartition("/")[2],
+            attempt=ticket.attempts,
+            created_at=ticket.created_at,
+            started_at=ticket.started_at,
+            finished_at=ticket.finished_at,
+            labels=dict(ticket.want.labels) if ticket.want else {},
+        )
+        shown = set(range(len(named)))
+        if len(named) > cut.models:  # those that move or failed first
+            shown = set(sorted(shown, key=lambda at: _INTEREST.get(named[at][1].state, len(_INTEREST)))[: cut.models])
+        models = [show_model(*pair, cut.files if at in shown else None) for at, pair in enumerate(named)]
+        error, waiting = ticket.error, ticket.waiting
+        value, _ = describe(info, models, self._agent, now, least=ticket.fraction, error=error, waiting=waiting)
+        if len(shown) < len(named):
+            value["models_total"] = len(named)
+        wait = waiting or next((model.waiting for model in models if model.waiting), None)
         value["path"] = self.wants.shown(ticket.path)
         value["priority"] = ticket.want.priority if ticket.want else None
-        value["waiting_text"] = waiting_text(wait) if wait else None
+        value["waiting_text"] = waiting_text(wait) if wait and value["waiting"] else None
         return value
 
     async def serve(self) -> None:

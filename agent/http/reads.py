@@ -12,12 +12,12 @@ from typing import Any
 from aiohttp import web
 
 from agent.config import Live
-from agent.core.progress import AgentInfo, Cut, encode
+from agent.core.progress import AgentInfo, encode
 from agent.core.target import Target
 from agent.core.words import timestamp
 from agent.http.errors import bad_request, not_found, raw_json
 from agent.http.models import Shelf, model_document, wanted_by
-from agent.http.publisher import AT_ONCE, SHORT, Publisher
+from agent.http.publisher import AT_ONCE, SHORT, Cut, Publisher
 from agent.http.wants import Filter, positive
 from agent.net.budget import Quota
 from agent.sources.chain import SourceHealth

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from agent.core.waits import ForDisk, ForLock, ForRateLimit, ForRetry, ForSlot, Holder, NotBefore, Wait
+from agent.core.waits import ForDisk, ForLock, ForRateLimit, ForRetry, ForSlot, ForWindow, Holder, NotBefore, Wait
 from agent.core.words import size
 
 
@@ -19,6 +19,9 @@ def waiting_text(wait: Wait) -> str:
             return f"Waits for disk space: {size(need_bytes)} needed, {size(free_bytes)} free."
         case ForRateLimit(until):
             return f"The server limits the rate of requests; continuing {_at(until)}."
+        case ForWindow(until):
+            end = f"; continuing {_at(until)}" if until else ", without an end"
+            return f"Paused by a window of the configuration{end}."
         case NotBefore(until):
             return f"Starts {_at(until)}, as the want asks."
         case ForRetry(until, because):

@@ -131,7 +131,7 @@ def test_why_a_want_waits_is_a_sentence(page: Page, watched: Watched) -> None:
 def test_labels_and_names_of_strangers_harm_nothing(page: Page, watched: Watched) -> None:
     agent, url = watched()
     opened(page, url)
-    agent.drop('a"\'<img src=x onerror=alert(1)>\u202egnp', {"model": "qwen3", "labels": {EVIL: EVIL}})
+    agent.drop("a\"'<img src=x onerror=alert(1)>\u202egnp", {"model": "qwen3", "labels": {EVIL: EVIL}})
     agent.drop("b", f"{EVIL}\u202e")
     ready = row(page, "ready", "qwen3")
     expect(ready.locator(".tag")).to_have_text(f"{EVIL}={EVIL}")
