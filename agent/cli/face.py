@@ -47,7 +47,7 @@ class _UnixConnection(http.client.HTTPConnection):
 class FaceClient:
     """Asks one agent. `address` is as `listening` of its status has it: `unix:PATH` or `http://HOST:PORT`.
 
-    All methods raise OSError or http.client.HTTPException where the agent cannot be reached, WantdError where it refuses.
+    All methods raise OSError or HTTPException where the agent cannot be reached, and WantdError where it refuses.
     """
 
     def __init__(self, address: str, token: str = "") -> None:

@@ -11,7 +11,6 @@ import contextlib
 import http.client
 import threading
 import time
-from collections import deque
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -26,7 +25,6 @@ CHANGED_S = 0.5  # at least between two looks, however much changes
 UNCHANGED_S = 2.0  # at most: times and rates go on without events
 RETRY_S = 1.0  # between two attempts to reach an agent that is away
 UNREACHABLE = (OSError, http.client.HTTPException, ValueError)  # the last: half a document, of an agent that went away
-RATES_KEPT = 150  # of the line of rates: five minutes of looks
 
 EXAMPLES = """\
 examples:
@@ -65,7 +63,6 @@ class Look:
     def __init__(self, config: Config) -> None:
         self._config = config
         self.client: FaceClient = connect(config)
-        self._rates: deque[float] = deque(maxlen=RATES_KEPT)
 
     def again(self) -> None:
         """Find the agent again: another process may listen elsewhere."""
@@ -74,13 +71,12 @@ class Look:
     def now(self, height: int) -> Picture:
         """The whole, with as many wants of each state as a screen of `height` lines could show."""
         status = self.client.get("/v1/status")
-        self._rates.append(status["rate_bytes_per_s"])
         wants = {}
         for group in GROUPS:
             if any(status["counts"].get(state) for state in group.states):
                 states = ",".join(group.states)
                 wants[group.title] = self.client.get(f"/v1/wants?state={states}&limit={max(1, min(height, 200))}")
-        return Picture(status, wants, list(self._rates), height, datetime.now(UTC))
+        return Picture(status, wants, height, datetime.now(UTC))
 
 
 class Watch(threading.Thread):

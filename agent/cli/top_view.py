@@ -42,11 +42,10 @@ GROUPS = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`/v1/status`, a page of `/v1/wants` by title of `GROUPS`, rates in bytes per second (the newest last), lines, time."""
+    """`/v1/status`, a page of `/v1/wants` by title of `GROUPS`, and how many lines the screen has."""
 
     status: dict[str, Any]
     wants: dict[str, dict[str, Any]]
-    rates: list[float]
     height: int
     now: datetime
 
@@ -78,8 +77,11 @@ def _head(picture: Picture, width: int, lost_since: datetime | None) -> Renderab
     line.add_column()
     line.add_column(justify="right")
     figure = Text(f"{size(rate)}/s" if rate else "idle", style="bold blue" if rate else "bold dim")
-    if status["max_rate"]:
-        figure.append(f"  capped at {size(status['max_rate'])}/s", style="yellow")
+    window = status["window"]
+    if window and not window["max_rate"]:
+        figure.append("  paused by a window", style="yellow")
+    elif cap := window["max_rate"] if window else status["max_rate"]:
+        figure.append(f"  capped at {size(cap)}/s", style="yellow")
     name = Text(f"wantd {agent['version']} on {clean(agent['host'])}", style="dim")
     if lost_since:
         name = Text(f"no connection to the agent since {lost_since:%H:%M:%S} UTC", style="bold red")
@@ -88,7 +90,7 @@ def _head(picture: Picture, width: int, lost_since: datetime | None) -> Renderab
     for kind in GROUPS:
         count = sum(status["counts"].get(state, 0) for state in kind.states)
         counts.append(f"{count:,} {kind.title.lower()}   ".replace(",", "\u202f"), style=kind.style if count else "dim")
-    history = sparkline(picture.rates[-width:])
+    history = sparkline(status["rates"]["bytes_per_s"][-width:])
     return Group(line, *([Text(history, style="blue")] if history else []), counts)
 
 

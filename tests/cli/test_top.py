@@ -20,7 +20,7 @@ def picture(stub: Stub, height: int = 60) -> Picture:
     client = FaceClient(stub.url.rstrip("/"))
     wants = {kind.title: client.get(f"/v1/wants?state={','.join(kind.states)}&limit=100") for kind in GROUPS}
     wants = {title: page for title, page in wants.items() if page["total"]}
-    return Picture(client.get("/v1/status"), wants, [], height, datetime.now(UTC))
+    return Picture(client.get("/v1/status"), wants, height, datetime.now(UTC))
 
 
 def drawn(shown: Picture, width: int = 140, lost_since: datetime | None = None) -> str:
