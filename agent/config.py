@@ -6,6 +6,7 @@ Order for each key: `WANTD_SECTION__KEY`, the file, variables of other programs 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tomllib
@@ -17,9 +18,12 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from agent.core.listen import RUNTIME, Address, UnixAddress, parse_address, runtime_directory
 from agent.core.names import show
 from agent.core.quantities import read_bytes, read_seconds
 from agent.core.schema import build, nearest
+from agent.core.windows import Window
+from agent.core.windows import problem as window_problem
 from agent.errors import ConfigError
 
 # Ten years, as good as no limit: timers of the kernel and of libraries overflow not far above.
@@ -31,6 +35,7 @@ SIZE = 'expected a size: a number of bytes, or text like "50MB" or "64 MiB"'
 Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX, extra={"expected": TIME})]
 Days = Annotated[float, Meta(gt=0, le=SECONDS_MAX / DAY_S, extra={"expected": DAYS})]
 Count = Annotated[int, Meta(ge=1)]
+LISTEN = ("unix:{runtime}/wantd.sock", "127.0.0.1:7411")
 Bytes = Annotated[int, Meta(ge=0, extra={"expected": SIZE})]
 
 
@@ -79,11 +84,25 @@ class Proxy(Section, frozen=True):
     report_url: str = ""
 
 
+class Fleet(Section, frozen=True):
+    url: str = ""
+    listings: bool = False
+    gated: bool = False
+    patience_s: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] = 10.0
+    slice_bytes: Count = 1024 * 1024
+
+    @property
+    def slice(self) -> int:
+        """The size of the pieces that downloads are cut along, in bytes; 0 where there is no fleet."""
+        return self.slice_bytes if self.url else 0
+
+
 class Policy(Section, frozen=True):
     allow: str | list[str] = "catalog"
     formats: list[str] = []
     code: Literal["warn", "require"] = "warn"
     unverified: Literal["refuse", "accept"] = "refuse"
+    urgent: bool = False
 
 
 class Transfer(Section, frozen=True):
@@ -91,6 +110,7 @@ class Transfer(Section, frozen=True):
     connections_per_host: Count = 16
     jobs: Count = 4
     max_rate: Bytes = 0
+    window: list[Window] = []
     stall_timeout_s: Seconds = 30.0
     retry_min_s: Seconds = 1.0
     retry_max_s: Seconds = 300.0
@@ -107,12 +127,29 @@ class Scheduler(Section, frozen=True):
 
 
 class Http(Section, frozen=True):
-    listen: str = ""
+    listen: str | list[str] = msgspec.field(default_factory=lambda: list(LISTEN))
+    hosts: list[str] = []
+    token_file: str = ""
 
 
 class Log(Section, frozen=True):
     format: Literal["text", "json"] = "text"
     level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[hook]]`: who is told of a want's end, by a program (`exec`, its arguments, no shell) or a POST to `url`."""
+
+    on: Annotated[list[Literal["ready", "failed"]], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["ready", "failed"]
+    )
+    exec: list[str] = []
+    url: str = ""
+
+    @property
+    def name(self) -> str:
+        """For the log: without what a URL may keep secret."""
+        return show(self.exec[0] if self.exec else urlsplit(self.url).netloc.rpartition("@")[2])
 
 
 class Config(Section, frozen=True):
@@ -124,12 +161,14 @@ class Config(Section, frozen=True):
     catalog: Catalog = Catalog()
     hub: Hub = Hub()
     proxy: Proxy = Proxy()
+    fleet: Fleet = Fleet()
     policy: Policy = Policy()
     transfer: Transfer = Transfer()
     locks: Locks = Locks()
     scheduler: Scheduler = Scheduler()
     http: Http = Http()
     log: Log = Log()
+    hook: list[Hook] = []
 
 
 # Keys that a running agent cannot change: it holds the locks of one spool and one store, whose view moves with it.
@@ -160,7 +199,9 @@ class Live:
         return refused
 
 
-SECTIONS: dict[str, type[Section]] = {field.name: field.type for field in msgspec.structs.fields(Config)}
+SECTIONS: dict[str, type[Section]] = {
+    field.name: field.type for field in msgspec.structs.fields(Config) if field.name != "hook"
+}
 PREFIX = "WANTD_"
 
 # Variables of other programs that count where a key is not set, the first one first.
@@ -194,7 +235,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     path = path or find_file(environ)
     tables = _read_toml(path, problems) if path else {}
     settings = _from_environment(environ, problems)
-    for name in sorted(tables.keys() - SECTIONS.keys()):
+    for name in sorted(tables.keys() - SECTIONS.keys() - {"hook"}):
         problems.append(f"{path}: unknown section [{name}]{nearest(name, list(SECTIONS))}")
     sections: dict[str, Any] = {}
     for name, kind in SECTIONS.items():
@@ -220,7 +261,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
                 overrides[key] = getattr(built, key)
         if from_file:
             sections[name] = msgspec.structs.replace(from_file, **overrides)
-    config = _normal(Config(**sections), problems)
+    config = _normal(Config(**sections, hook=_hooks(tables.get("hook", []), path, problems)), problems)
     if problems:
         raise ConfigError(problems)
     return config
@@ -242,6 +283,18 @@ def shipped(name: str) -> str:
 def own_directories(config: Config) -> list[str]:
     """Directories that the agent fills itself: nothing is adopted from them."""
     return [path for path in (config.store.dir, config.store.hub_cache) if path]
+
+
+def listen_addresses(config: Config, environ: Mapping[str, str]) -> list[Address]:
+    """Where the HTTP face listens, with `{runtime}` and `~` resolved; empty where it is off."""
+    home = os.path.expanduser("~")
+    found: list[Address] = []
+    for address in map(parse_address, config.http.listen):
+        if isinstance(address, UnixAddress):
+            path = address.path.replace(RUNTIME, runtime_directory(environ, home))
+            address = UnixAddress(f"{home}{path[1:]}" if path.startswith("~/") else path)
+        found.append(address)
+    return found
 
 
 def hub_token(config: Config, environ: Mapping[str, str]) -> str | None:
@@ -291,6 +344,26 @@ def _read_toml(path: str, problems: list[str]) -> dict[str, Any]:
     return {}
 
 
+def _hooks(tables: Any, path: str | None, problems: list[str]) -> list[Hook]:
+    """Every `[[hook]]`."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        problems.append(f"{path}: hook: expected tables, each written [[hook]]")
+        return []
+    hooks = []
+    for number, table in enumerate(tables, 1):
+        where = f"{path}: [[hook]] number {number}"
+        hook, found = build(Hook, table, where, check=_check)
+        problems += found
+        if hook is None:
+            continue
+        if bool(hook.exec) == bool(hook.url):
+            problems.append(f"{where}: expected either 'exec' or 'url'")
+        elif hook.exec and not hook.exec[0].startswith("/"):
+            problems.append(f"{where}: exec: expected the absolute path of a program first, not {show(hook.exec[0])}")
+        hooks.append(hook)
+    return hooks
+
+
 def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, dict[str, str]]:
     """Section and key to the variable that sets it."""
     found: dict[str, dict[str, str]] = {}
@@ -311,6 +384,11 @@ def _plain(kind: type[Section], key: str, text: str) -> Any:
     wanted = types.get(key)
     if wanted in (list[str], str | list[str]) and ("," in text or wanted == list[str]):
         return [part.strip() for part in text.split(",") if part.strip()]
+    if wanted == list[Window]:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
     if wanted is bool:
         return {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
     return text
@@ -318,6 +396,13 @@ def _plain(kind: type[Section], key: str, text: str) -> Any:
 
 def _with_unit(hint: Any, value: Any) -> Any:
     """Text with a unit as the number that it is; what it is not stays text, which is no number for msgspec."""
+    if hint == list[Window] and isinstance(value, list):
+        return [
+            {**table, "max_rate": _with_unit(Bytes, table["max_rate"])}
+            if isinstance(table, dict) and "max_rate" in table
+            else table
+            for table in value
+        ]
     if not isinstance(value, str):
         return value
     if hint == Bytes:
@@ -346,11 +431,23 @@ def _check(key: str, value: Any) -> str | None:
         names = [value] if isinstance(value, str) else value
         if not all(name in ("auto", "none") or (name.startswith(("/", "~")) and "\0" not in name) for name in names):
             return 'expected "auto", "none" or a list of absolute directories, like ["auto", "/srv/hub"]'
+    if key == "listen" and not all(_is_address(text) for text in ([value] if isinstance(value, str) else value)):
+        return 'expected a list of "unix:/PATH" and "HOST:PORT", or [] for none'
+    if key == "window":
+        found = [wrong for window in value if (wrong := window_problem(window))]
+        return found[0] if found else None
     if key == "dir" and not value.strip():
         return "expected a directory"
-    if key in ("dir", "path", "token_path", "hub_cache") and "\0" in value:
+    if key in ("dir", "path", "token_path", "token_file", "hub_cache") and "\0" in value:
         return "expected a path, which cannot hold NUL"
     return None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return not text or bool(parse_address(text))
+    except ValueError:
+        return False
 
 
 def _normal(config: Config, problems: list[str]) -> Config:
@@ -363,6 +460,7 @@ def _normal(config: Config, problems: list[str]) -> Config:
             problems.append(f"{key}: {show(text)}: there is no such home directory; give an absolute path")
             return text
 
+    listen = config.http.listen
     store_dir, hub_cache = path("store.dir", config.store.dir), config.store.hub_cache
     if hub_cache.startswith("~"):
         hub_cache = path("store.hub_cache", hub_cache)
@@ -382,6 +480,13 @@ def _normal(config: Config, problems: list[str]) -> Config:
             token_path=path("hub.token_path", config.hub.token_path),
         ),
         proxy=replace(config.proxy, url=config.proxy.url.rstrip("/")),
+        fleet=replace(config.fleet, url=config.fleet.url.rstrip("/")),
+        http=replace(
+            config.http,
+            listen=[text for text in ([listen] if isinstance(listen, str) else listen) if text],
+            hosts=[name.lower() for name in config.http.hosts],
+            token_file=path("http.token_file", config.http.token_file),
+        ),
         policy=replace(config.policy, formats=[name.lower().lstrip(".*") for name in config.policy.formats]),
     )
 

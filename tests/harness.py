@@ -70,10 +70,12 @@ class AgentProcess:
             HF_ENDPOINT=endpoint,
             WANTD_SPOOL__DIR=str(self.spool),
             WANTD_STORE__DIR=str(self.store),
+            WANTD_HTTP__LISTEN="",  # agents of other tests run beside this one, and a port is there once
             WANTD_DEBUG_LOOP_MS=str(LOOP_HELD_MS),
         )
         self.set(**settings)
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: list[str] = []  # of its command: who runs it, and where
 
     def set(self, **settings: Any) -> None:
         """Settings for the next start; capitals are environment variables as they are."""
@@ -84,7 +86,7 @@ class AgentProcess:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.stop()
@@ -101,7 +103,11 @@ class AgentProcess:
         served = self.log().count(" serves ")
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "run"], env=self.environ, stdout=log, stderr=log, cwd=self.root
+                [*self.prefix, sys.executable, "-m", "agent", "run"],
+                env=self.environ,
+                stdout=log,
+                stderr=log,
+                cwd=self.root,
             )
         process = self.process
         wait_until(lambda: self.log().count(" serves ") > served or process.poll() is not None, "the agent serves")

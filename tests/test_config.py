@@ -153,15 +153,17 @@ def test_an_empty_variable_of_ours_is_a_setting(write: Write) -> None:
 @pytest.mark.parametrize(("section", "key", "default"), every_key())
 def test_every_key_can_be_set_by_file_and_by_variable(section: str, key: str, default: Any, write: Write) -> None:
     kinds = {bool: "true", int: "7", float: "2.5", str: "/x/y"}
-    texts = {"allow": "any", "formats": "bin"}
+    texts = {"allow": "any", "formats": "bin", "hosts": "gpu.example", "listen": "unix:/x/y"}
     choices = get_args(get_type_hints(SECTIONS[section])[key]) if isinstance(default, str) else ()
     if "url" in key or key == "endpoint":
         text = "https://x.example"
     elif default in choices:
         text = next(choice for choice in choices if choice != default)
     else:
-        text = texts.get(key) or kinds[type(default)]
-    toml = '["bin"]' if key == "formats" else json.dumps(text) if isinstance(default, str) else text
+        text = texts.get(key) or kinds.get(type(default), "")
+    toml = json.dumps([text]) if isinstance(default, list) else json.dumps(text) if isinstance(default, str) else text
+    if key == "window":
+        text, toml = '[{"from": "22:00", "max_rate": "5MB"}]', '[{from = "22:00", max_rate = "5MB"}]'
     by_file = load(write(f"[{section}]\n{key} = {toml}"), {})
     by_variable = load(write(""), {f"WANTD_{section}__{key}".upper(): text})
     assert by_file == by_variable != load(write(""), {})
@@ -323,7 +325,22 @@ def test_sizes_and_times_may_have_units(
         "[hub]\nendpoint = 'http://h:99999'",
         "[policy]\nallow = 'everything'",
         "[policy]\nallow = [1]",
+        "[transfer]\nwindow = 5",
+        "[[transfer.window]]\nfrom = '9:00'",
+        "[[transfer.window]]\nzone = 'Mars/Base'",
+        "[[transfer.window]]\nform = '09:00'",
+        "[[transfer.window]]\nmax_rate = '5 X'",
+        "[hook]\nexec = ['/bin/true']",
+        "[[hook]]",
+        "[[hook]]\nexec = ['true']",
+        "[[hook]]\nexec = ['/bin/true']\nurl = 'https://x.example'",
+        "[[hook]]\nurl = 'ftp://x.example'",
+        "[[hook]]\nexec = ['/bin/true']\non = ['redy']",
+        "[[hook]]\nexec = ['/bin/true']\non = []",
         "[policy]\nformats = 'bin'",
+        "[http]\nlisten = ['7411']",
+        "[http]\nlisten = ['unix:relative']",
+        "[http]\nlisten = 7411",
         "hub = 'x'",
         "dir = 'x'",
         "[[hub]]\nofline = true",

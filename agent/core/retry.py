@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.errors import WantdError
+from agent.errors import Code, WantdError
 
 _MAX_DOUBLINGS = 32  # 2**32 s is past every ceiling; keeps the power a small number
 
@@ -30,12 +30,19 @@ class Backoff:
 
         `random` is in [0, 1). None means give up: the error is final, or there were enough. What a
         server asked for (`error.retry_after_s`) is never undercut, and spread upwards by the jitter of the first
-        attempt, so that those it sent away do not come back in one moment.
+        attempt, so that those it sent away do not come back in one moment. Thousands may wait for a server that is
+        overloaded (503): it is asked less and less often all the same.
         """
         if not error.retryable or (self.attempts is not None and attempt >= self.attempts):
             return None
-        if error.retry_after_s is not None:
-            return max(error.retry_after_s, 0.0) + random * self.min_s
+        grown = self.pause(attempt, random)
+        if error.retry_after_s is None:
+            return grown
+        asked = max(error.retry_after_s, 0.0) + random * self.min_s
+        return asked if error.code is Code.RATE_LIMITED else max(asked, grown)
+
+    def pause(self, attempt: int, random: float) -> float:
+        """Seconds after failure number `attempt` of something that is tried without end."""
         ceiling = min(self.max_s, self.min_s * 2.0 ** min(max(attempt, 1), _MAX_DOUBLINGS))
         return self.min_s + random * max(ceiling - self.min_s, 0.0)
 
@@ -58,6 +65,11 @@ UNTOLD_WAIT_S = 5.0  # after a 429 that does not say for how long; doubles with 
 REFUSED_WAIT_MIN_S = 1.0  # `Retry-After: 0` on a refusal is no leave to ask in a tight loop
 RESUME_SPACING_S = 0.1  # between requests after a wait, until a response says that all is well
 
+# -- plans (jobs/runner.py) ------------------------------------------------------------------------------------------
+
+# Of 16 places for plans, each is kept so long where sources have failed 16 in a row: 32 tries a second, whoever waits.
+FAILED_PLAN_S = 0.5
+
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 SOURCE_FAULTS = 3  # responses 5xx in a row after which a source counts as down; one may be about one model alone
@@ -70,6 +82,13 @@ UNUSABLE_FILE_S = 60.0  # the same for one that gave nothing usable, which is fo
 MANIFEST_S = 60.0  # a load balancer's manifest is asked for again after so long: once for the files of one model
 REPORT_CONNECT_S = 2.0  # a progress report to the load balancer is worth little, and the next one comes in seconds
 REPORT_S = 3.0  # the same for its response
+
+# -- the fleet (sources/fleet.py) --------------------------------------------------------------------------------------
+
+DOOR_CONNECT_S = 1.0  # the door is on this host, or as near: a connection takes less than a millisecond
+DOOR_OPEN_S = 1.0  # the files of one model are located within moments of each other: one look serves them
+DOOR_SHUT_S = 30.0  # nginx is restarted within seconds; a host that is rebuilt is not asked for at each file
+FLEET_STRIKES = 2  # failures in a row until the Hub is asked for a file; a ring passes over a member that died
 
 # -- what other programs of this host have (sources/host_caches.py) ------------------------------------------------
 
@@ -130,6 +149,11 @@ WATCH_CHECK_S = 2.0  # the thread behind the spool's watch may have died: one lo
 SLOTS_CHECK_S = 1.0  # a larger transfer.jobs takes effect
 BALANCER_S = 2.0  # a person who watches a dashboard sees it move
 BALANCER_AGAIN_S = 30.0  # the same is reported again after so long: the balancer may have been restarted
+WINDOW_CHECK_S = 1.0  # a window that begins or ends, or a clock that jumps, is noticed within a second
+HOOK_RUN_S = 60.0  # a hook that takes longer hangs; it should put long work elsewhere
+HOOK_RETRY_MIN_S = 2.0  # a service that is being restarted is back in seconds
+HOOK_RETRY_MAX_S = 900.0  # one that is down for hours is asked four times an hour
+HOOK_GIVE_UP_S = 86_400.0  # after a day nobody waits for the news any more
 SYSTEMD_S = 1.0  # `systemctl status` is read by people: once a second is often enough
 STOP_S = 3.5  # of the 5 s that stopping may take in all
 LEFT_S = 0.3  # for threads that are about to end when all else has; one that hangs is left

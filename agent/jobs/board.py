@@ -11,10 +11,11 @@ from typing import Protocol
 
 from agent.clock import Clock
 from agent.config import Transfer
+from agent.core.limits import SLICE_MODELS
 from agent.core.retry import Backoff
-from agent.core.states import State
+from agent.core.states import FINAL, State
 from agent.core.target import Target
-from agent.core.waits import ForDisk, ForRateLimit, ForRetry, Wait
+from agent.core.waits import ForDisk, ForRateLimit, ForRetry, ForWindow, Wait
 from agent.errors import Code, WantdError
 from agent.jobs.run import NotNow, Run
 from agent.state.feed import Feed
@@ -181,6 +182,18 @@ class Board:
                 free -= wait.need_bytes
                 self._start(job)
 
+    async def obey_windows(self, holds: Callable[[Job], ForWindow | None]) -> None:
+        """In a window that pauses, downloads stop and keep their partials; when it has ended, they go on."""
+        for job, (_, task) in list(self._runs.items()):
+            if job.progress.state in (State.DOWNLOADING, State.WAITING) and (wait := holds(job)):
+                task.cancel()
+                await asyncio.wait([task])
+                if job.wanted_by and job not in self._runs and job.progress.state not in FINAL:
+                    job.wait(wait)
+        for job in list(self.jobs.values()):
+            if isinstance(job.progress.waiting, ForWindow) and job not in self._runs and not holds(job):
+                self._start(job)
+
     async def recover_lost(self) -> None:
         """Runs whose stage somebody has removed, and the partials with it, start over: their bytes go nowhere."""
         stages = [(job, run) for job, (run, _) in self._runs.items() if run.stage]
@@ -211,9 +224,11 @@ class Board:
     async def stop(self) -> None:
         """Cancel everything and wait until it has stopped; partials and store stay whole."""
         tasks = [task for _, task in self._runs.values()] + list(self._ending)
-        for task in tasks:
+        for number, task in enumerate(tasks):
             if not task.cancelling():  # once is enough: a second time would cut off what it finishes first
                 task.cancel()
+            if number % SLICE_MODELS == SLICE_MODELS - 1:
+                await asyncio.sleep(0)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # The life of a job

@@ -21,8 +21,9 @@ from agent.core.target import Target
 from agent.core.waits import Wait
 from agent.errors import WantdError
 from agent.state.feed import Change, Feed
+from agent.state.news import ModelNews
 from agent.state.ticket import Ticket
-from agent.store.layout import Published
+from agent.store.layout import Published, Record
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -55,6 +56,11 @@ class Job:
         self.wanted_by[ticket] = priority
         self._priorities[priority] += 1
 
+    @property
+    def urgent(self) -> bool:
+        """Whether a want says so."""
+        return any(ticket.want is not None and ticket.want.urgent for ticket in self.wanted_by)
+
     def remove(self, ticket: Ticket) -> bool:
         """The ticket no longer wants it. False where it did not."""
         priority = self.wanted_by.pop(ticket, None)
@@ -67,6 +73,11 @@ class Job:
     def priority(self) -> int:
         """The best priority of its wants."""
         return min((priority for priority, count in self._priorities.items() if count), default=DEFAULT_PRIORITY)
+
+    @property
+    def first_want(self) -> str:
+        """The path of the want that asked first of those that still do; empty where none does."""
+        return next((ticket.path for ticket in self.wanted_by), "")
 
     @property
     def log(self) -> Logger:
@@ -87,10 +98,9 @@ class Job:
         progress.commit = listing.commit if is_whole_commit(listing.commit) else None
         progress.source_why = listing.because.message if listing.because else None
 
-    def planned(self, plan: Plan) -> None:
-        """The files are chosen."""
-        known = all(file.size is not None for file in plan.files)
-        files = [FileProgress(file.name, file.size, file.sha256) for file in plan.files]
+    def planned(self, plan: Plan, files: list[FileProgress]) -> None:
+        """The files are chosen; `files` shows them."""
+        known = all(file.size is not None for file in files)
         self.progress.begin(files, plan.size if known else None)
         self.progress.skipped, self.progress.warning = plan.skipped, plan.warning
 
@@ -123,6 +133,10 @@ class Job:
             self._go(phase)
         else:
             self._feed.changed(self, Change.STATE if progress.step > before else Change.BYTES)
+
+    def publish(self, record: Record) -> None:
+        """Its run has published the model, and will say `ready`."""
+        self._feed.changed(ModelNews(record.model, "published", record.source))
 
     def ready(self, published: Published) -> None:
         """The model is in the store."""
