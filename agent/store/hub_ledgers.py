@@ -44,7 +44,10 @@ class Ledgers:
         with contextlib.suppress(OSError):
             names += os.listdir(self._layout.view)
         with self._in_view(self._root) as copies:
-            names += [name for name in copies.names() if name.startswith("models--")] if copies else []
+            there = copies.names() if copies else None
+        if there == []:  # one who was killed before this
+            self._prune(self._root)
+        names += [name for name in there or [] if name.startswith("models--")]
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def read(self, folder: str) -> Ledger:
@@ -82,6 +85,11 @@ class Ledgers:
         with self._in_view(hub) as copies:
             if copies:
                 copies.remove(f"{folder}.json")
+                copies.remove_temps()  # of one who was killed; the view's lock keeps others off
+        self._prune(hub)
+
+    def _prune(self, hub: str) -> None:
+        """Remove the directory of the copies, if it is empty."""
         with contextlib.suppress(OSError), Folder.top(hub, self._modes.folder) as top:
             top.prune(list(self._copies))
 
