@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from loguru import logger
@@ -152,8 +153,13 @@ class App:
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
         self.proving = Proving(layout, inventory)
         files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.proving, self.adoption)
+        self.plan_thread = ThreadPoolExecutor(1, "plan")
         planner = Planner(
-            self.sources, files, lambda: live.config.policy, lambda name: did_you_mean(catalog.catalog, name)
+            self.sources,
+            files,
+            lambda: live.config.policy,
+            lambda name: did_you_mean(catalog.catalog, name),
+            self.plan_thread,
         )
         revisit = Revisit(layout, planner, clock)
         runner = Runner(
@@ -294,6 +300,7 @@ class App:
                 await asyncio.gather(*others, return_exceptions=True)
                 await self.board.stop()
                 self.adoption.close()
+                self.plan_thread.shutdown(wait=False, cancel_futures=True)
                 self.proving.close()
                 await self.engine.close()
                 await self.sources.close()

@@ -24,6 +24,7 @@ from agent.core.want import Want, WantedModel
 from agent.errors import WantdError
 from agent.jobs.board import Board
 from agent.requests.bulk import Bulk
+from agent.requests.held import Held
 from agent.requests.lookout import Look
 from agent.requests.read import Seen
 from agent.requests.resolve import Resolver
@@ -93,6 +94,7 @@ class Intake:
         self._read = read
         self._settings = settings
         self._resolved_with = catalog(), policy()
+        self._held = Held()
         self.bulk = Bulk()  # to be served beside the intake
         self._looked: dict[Target, tuple[float, Published]] = {}
 
@@ -177,9 +179,12 @@ class Intake:
         ticket.reset(now)
         ticket.stamp, ticket.digest = look.stamp, look.digest
         ticket.want, ticket.error = look.want, look.error
-        if look.error:
-            logger.bind(want=look.path, code=look.error.code.value).warning(
-                "{}: {} ({})", ascii(look.path), look.error.message, look.error.code
+        self._held.give_back(look.path)
+        if look.want and look.stamp and (refused := self._held.take(look.path, look.stamp, look.want)):
+            ticket.want, ticket.error, ticket.digest = None, refused, None  # no digest: a touch asks again
+        if error := ticket.error:
+            logger.bind(want=look.path, code=error.code.value).warning(
+                "{}: {} ({})", ascii(look.path), error.message, error.code
             )
             self._feed.changed(ticket)
             return None
@@ -330,6 +335,7 @@ class Intake:
         """The want is gone: nothing is done for it any more, and its progress file goes too."""
         if ticket := self.tickets.pop(path, None):
             self._release(ticket)
+            self._held.give_back(path)
             ticket.gone = True
             self._feed.gone(ticket)
 

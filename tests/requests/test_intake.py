@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from datetime import timedelta
 
 import orjson
@@ -29,6 +30,11 @@ from tests.fakes import START, FakeClock, FakeDisk, FakeRunner, FakeStore, Inlin
 
 def catalog(**repos: str) -> Catalog:
     return parse_catalog(orjson.dumps([{"id": name, "repo": repo} for name, repo in repos.items()]))
+
+
+def stamp(number: int, size: int = 0) -> Stamp:
+    """Of a file that was written as the `number`-th."""
+    return Stamp(struct.pack("<QQqqI", number, size, 0, 0, 1000))
 
 
 class FakeLookout:
@@ -119,7 +125,7 @@ class Spool:
         self.number += 1
         data = content.encode() if isinstance(content, str) else orjson.dumps(content)
         path = f"/spool/{name}.want"
-        self.files[path] = Stamp(b"%d" % self.number), data
+        self.files[path] = stamp(self.number, len(data)), data
         return path
 
     async def write(self, content: object = "", name: str = "a") -> Ticket:
