@@ -32,8 +32,8 @@ examples:
   kill -HUP PID                               reload; downloads continue
 """
 
-# A thread that computes gives the interpreter to the event loop after so long. With 5 ms, Python's own, a want that goes
-# through ten hands waits for a second beside three such threads.
+# A thread that computes gives the interpreter to the event loop after so long. With 5 ms, as Python has it, a want that
+# goes through ten hands waits for a second beside three such threads.
 SWITCH_S = 0.001
 
 

@@ -9,9 +9,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from loguru import logger
+
 from agent.clock import Clock
 from agent.config import Spool
-from agent.core.retry import GLANCE_S, MISSED_S, SCAN_REST
+from agent.core.retry import CHECK_REST, GLANCE_S, MISSED_S, SCAN_REST
+from agent.requests.hearing import Hearing
 from agent.spool.files import QUIET_S
 from agent.spool.scan import Found, Known
 from agent.spool.watcher import Bell
@@ -40,11 +43,12 @@ class Look:
 class _Due:
     """The scan that is due. `everything`: look at every known want; `crowded`: at those of these directories.
 
-    `by_clock`: look at some wants in their turn.
+    `by_clock`: look at some wants in their turn; `check`: has the watch reported all that is found?
     """
 
     everything: bool = False
     by_clock: bool = False
+    check: bool = False
     crowded: set[str] = field(default_factory=set)
 
 
@@ -102,6 +106,8 @@ class Lookout:
         self._rest_until = 0.0
         self._glance_at = 0.0
         self._hinted = 0  # hints since the last glance
+        self._hearing = Hearing()
+        self._check_at = 0.0
         self._heard_at = 0.0  # when there was a hint last
 
     async def next(self) -> Look:
@@ -115,6 +121,7 @@ class Lookout:
             self._due.crowded |= hints.folders
             self._scan_at = now
         await self._scan_if_due()
+        self._hearing.heard(hints)
         for path, closed in hints.paths.items():
             self._put(path, closed)
         self._hinted += len(hints.paths)
@@ -151,9 +158,18 @@ class Lookout:
         self._bell.wake()
 
     async def check_watch(self) -> None:
-        """By the clock, more often: a watch that has died is opened again."""
+        """By the clock, more often: a watch that has died, or that hears nothing, is opened again."""
         if not self._watcher.is_alive:
             await asyncio.to_thread(self._watcher.ensure)
+            return
+        if suspects := self._hearing.suspects():
+            logger.warning("nothing was heard of {} in the spool, which has changed", ascii(suspects[0]))
+            await asyncio.to_thread(self._watcher.missed)
+        now = self._clock.monotonic()
+        if not self._watcher.polling and now >= self._check_at:
+            self._due.check = True
+            self._scan_at = now
+            self._bell.wake()
 
     def close(self) -> None:
         """Stop scanning."""
@@ -193,18 +209,22 @@ class Lookout:
     async def _scan(self, due: _Due) -> None:
         """One look; what it finds joins the queue."""
         began = self._clock.monotonic()
-        known = dict(self._known)
+        known, folders = dict(self._known), set(self._scanner.folders)
         names = POLL_NAMES if self._watcher.polling else 0
         if due.by_clock:
             names = max(names, RESCAN_NAMES, math.ceil(len(known) / RESCANS_A_ROUND))
         found = await asyncio.to_thread(self._look, due, known, names)
         if due.by_clock and not due.everything and not self._queue and self._heard_at < began - MISSED_S:
             await asyncio.to_thread(self._check_reports, found.changed)
+        if due.check and not due.everything and not self._watcher.polling:
+            waiting = (path for path in found.changed if path not in self._queue and path not in self._later)
+            self._hearing.found(path for path in waiting if path.rpartition("/")[0] in folders - due.crowded)
         await self._put_all([path for path in found.changed if path not in self._later])
         await self._put_all(found.removed)  # looked at once more: they may have come back meanwhile
         self._unanswered += found.unanswered
         now = self._clock.monotonic()
         self._rest_until = now + (now - began) * SCAN_REST
+        self._check_at = now + (now - began) * CHECK_REST
         if self._watcher.polling and self._scan_at is None:
             self._scan_at = now + self._config().poll_interval_s
         self._bell.wake()
