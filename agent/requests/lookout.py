@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from loguru import logger
@@ -109,6 +110,7 @@ class Lookout:
         self._hearing = Hearing()
         self._check_at = 0.0
         self._heard_at = 0.0  # when there was a hint last
+        self.scanned_at: datetime | None = None  # when the last scan ended
 
     async def next(self) -> Look:
         """What to look at now; empty where there was nothing after all."""
@@ -222,6 +224,7 @@ class Lookout:
         await self._put_all([path for path in found.changed if path not in self._later])
         await self._put_all(found.removed)  # looked at once more: they may have come back meanwhile
         self._unanswered += found.unanswered
+        self.scanned_at = self._clock.now()
         now = self._clock.monotonic()
         self._rest_until = now + (now - began) * SCAN_REST
         self._check_at = now + (now - began) * CHECK_REST
