@@ -149,9 +149,8 @@ class Lookout:
         self._later.pop(path, None)
 
     def put_back(self, paths: list[tuple[str, bool]]) -> None:
-        """These were taken and not read: they wait for their turn again."""
-        for path, closed in paths:
-            self._put(path, closed)
+        """These were taken and not read: they are first in turn."""
+        self._queue.put_back([(path, closed or self._queue.get(path) is True) for path, closed in paths])
 
     async def rescan(self) -> None:
         """By the clock: look at the directories, and at some of the wants."""
