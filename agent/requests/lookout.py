@@ -109,6 +109,7 @@ class Lookout:
         self._hinted = 0  # hints since the last glance
         self._hearing = Hearing()
         self._check_at = 0.0
+        self._scan_began = 0.0
         self._heard_at = 0.0  # when there was a hint last
         self.scanned_at: datetime | None = None  # when the last scan ended
 
@@ -187,12 +188,22 @@ class Lookout:
             self._bell.wake()
             await asyncio.sleep(0)  # others have their turn: 100,000 take 0.3 s
 
+    def _is_late(self, now: float) -> bool:
+        """Whether a scan takes long, or is due and cannot begin yet: with 100,000 wants that may be half a minute."""
+        if self.is_scanning:
+            return now >= self._scan_began + GLANCE_S
+        return self._scan_at is not None and self._scan_at <= now < self._rest_until
+
     def _pause(self) -> float | None:
         if self._queue or self._unanswered:
             return 0.0
         times = list(self._later.values())
         if self._scan_at is not None and self._scanning is None:  # a scan that ends rings the bell
             times.append(max(self._scan_at, self._rest_until))
+        if self.is_scanning:
+            times.append(max(self._glance_at, self._scan_began + GLANCE_S))
+        elif self._is_late(self._clock.monotonic()):
+            times.append(self._glance_at)
         return max(min(times) - self._clock.monotonic(), 0.0) if times else None
 
     async def _scan_if_due(self) -> None:
@@ -203,7 +214,7 @@ class Lookout:
         now = self._clock.monotonic()
         if self._scanning or self._scan_at is None or now < max(self._scan_at, self._rest_until):
             return
-        due, self._due = self._due, _Due()
+        due, self._due, self._scan_began = self._due, _Due(), now
         self._scan_at = now + self._config().poll_interval_s if self._watcher.polling else None
         self._scanning = asyncio.create_task(self._scan(due), name="scan of the spool")
 
@@ -251,7 +262,7 @@ class Lookout:
     async def _glance_if_due(self) -> None:
         """In a flood events come late, and a scan takes long: see what the other directories have meanwhile."""
         began = self._clock.monotonic()
-        if max(len(self._queue), self._hinted) < BATCH or began < self._glance_at:
+        if began < self._glance_at or not (self._is_late(began) or max(len(self._queue), self._hinted) >= BATCH):
             return
         self._hinted = 0
         for path in await asyncio.to_thread(self._scanner.glance, dict(self._known), GLANCE_MOST):
