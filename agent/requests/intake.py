@@ -7,6 +7,7 @@ delays another's request for long.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -35,6 +36,8 @@ from agent.store.layout import Published
 
 # A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
 STORE_LOOK_S = 1.0
+# While progress files are far behind, so many wants are taken in after so long: nobody's first want waits for a flood.
+HELD_BACK_MOST, HELD_BACK_S = 20, 0.2
 APPOINTMENT_MAX_S = 30 * 86400.0  # farther not_before times are looked at again after a month
 
 
@@ -107,10 +110,18 @@ class Intake:
                     if ticket := self.tickets.get(path):
                         self._feed.changed(ticket)
                 if look.paths:
-                    await self._feed.wait_for_capacity()
-                    await self.take_in(look.paths)
+                    await self.take_in(await self._as_many_as_fit(look.paths))
         finally:
             self._lookout.close()
+
+    async def _as_many_as_fit(self, paths: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+        """All; while the progress files of a flood are far behind, a few after a moment, each directory in its turn."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HELD_BACK_S):
+                await self._feed.wait_for_capacity()
+                return paths
+        self._lookout.put_back(paths[HELD_BACK_MOST:])
+        return paths[:HELD_BACK_MOST]
 
     async def take_in(self, paths: list[tuple[str, bool]]) -> None:
         """Read these paths (True: the writer was seen to close it) and act on what they hold now."""
