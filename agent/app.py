@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -169,8 +170,13 @@ class App:
             adoption=self.adoption,
             slice_bytes=lambda: live.config.fleet.slice,
         )
+        self.plan_thread = ThreadPoolExecutor(1, "plan")
         planner = Planner(
-            self.sources, files, lambda: live.config.policy, lambda name: did_you_mean(catalog.catalog, name)
+            self.sources,
+            files,
+            lambda: live.config.policy,
+            lambda name: did_you_mean(catalog.catalog, name),
+            self.plan_thread,
         )
         revisit = Revisit(layout, planner, clock)
         runner = Runner(
@@ -354,6 +360,7 @@ class App:
                     await self.face.stop()
                 await self.board.stop()
                 self.adoption.close()
+                self.plan_thread.shutdown(wait=False, cancel_futures=True)
                 self.proving.close()
                 await self.engine.close()
                 await self.sources.close()

@@ -32,6 +32,10 @@ examples:
   kill -HUP PID                               reload; downloads continue
 """
 
+# A thread that computes gives the interpreter to the event loop after so long. With 5 ms, as Python has it, a want that
+# goes through ten hands waits for a second beside three such threads.
+SWITCH_S = 0.001
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments but the common ones."""
@@ -47,6 +51,7 @@ def call(arguments: argparse.Namespace) -> int:
         set_up(lambda: live.config.log, environ)
         # A want's writer may come while the agent holds its read lease for an instant: the kernel then sends SIGIO.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
+        sys.setswitchinterval(SWITCH_S)
         gc.freeze()  # what is there by now stays: it need not be gone through by each collection
         run(_serve(arguments, live, supervisor), turns_of(environ))
     except (ConfigError, WantdError) as error:

@@ -132,6 +132,7 @@ PARTIAL_WAIT_S = 300.0  # of those looks before the job parks; the same patience
 
 SCAN_REST = 4.0  # times a scan's own duration until the next: in a flood at most a fifth of the time goes into them
 GLANCE_S = 0.3  # a want in a quiet directory is to be served within 2 s whatever goes on in the others
+CHECK_REST = 50.0  # times a scan's own duration until one that checks the watch: 2 % of the time at most
 MISSED_S = 3.0  # a change that is older, and that no event told of, was missed by the watch
 
 # -- what is due by the clock (upkeep.py) and who is told -------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,12 +35,16 @@ class _Asking:
 
 @dataclass(slots=True)
 class Planner:
-    """Makes plans under the policy in force. `meant` begins the hint for a name that no source has."""
+    """Makes plans under the policy in force. `meant` begins the hint for a name that no source has.
+
+    `threads` is where they are made, None for the loop's own: in one thread, which computes, beside those of the spool.
+    """
 
     source: Source
     files: Files
     policy: Callable[[], Policy]
     meant: Callable[[str], str] = lambda name: ""
+    threads: Executor | None = None
     _asked: dict[Query, _Asking] = field(default_factory=dict)
 
     async def plan(self, run: Run, commit: str | None = None) -> Plan:
@@ -84,8 +89,9 @@ class Planner:
         """Choose the files, all of which can be verified unless `policy.unverified` accepts others."""
         policy = self.policy()
         contents, code = Contents(), CodePolicy(frozenset(policy.formats), policy.code)
+        loop = asyncio.get_running_loop()
         while True:  # in a thread: a repository of 50,000 files takes up to a second
-            step = await asyncio.to_thread(make_plan, target, listings, contents, code)
+            step = await loop.run_in_executor(self.threads, make_plan, target, listings, contents, code)
             if not isinstance(step, Unread):
                 self._refuse_unverified(step.files, main)
                 return step

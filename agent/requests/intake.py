@@ -7,6 +7,7 @@ delays another's request for long.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -24,6 +25,7 @@ from agent.core.want import Want, WantedModel
 from agent.errors import WantdError
 from agent.jobs.board import Board
 from agent.requests.bulk import Bulk
+from agent.requests.held import Held
 from agent.requests.lookout import Look
 from agent.requests.read import Seen
 from agent.requests.resolve import Resolver
@@ -34,6 +36,8 @@ from agent.store.layout import Published
 
 # A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
 STORE_LOOK_S = 1.0
+# While progress files are far behind, so many wants are taken in after so long: nobody's first want waits for a flood.
+HELD_BACK_MOST, HELD_BACK_S = 20, 0.2
 APPOINTMENT_MAX_S = 30 * 86400.0  # farther not_before times are looked at again after a month
 
 
@@ -93,6 +97,7 @@ class Intake:
         self._read = read
         self._settings = settings
         self._resolved_with = catalog(), policy()
+        self._held = Held()
         self.bulk = Bulk()  # to be served beside the intake
         self._looked: dict[Target, tuple[float, Published]] = {}
 
@@ -105,10 +110,18 @@ class Intake:
                     if ticket := self.tickets.get(path):
                         self._feed.changed(ticket)
                 if look.paths:
-                    await self._feed.wait_for_capacity()
-                    await self.take_in(look.paths)
+                    await self.take_in(await self._as_many_as_fit(look.paths))
         finally:
             self._lookout.close()
+
+    async def _as_many_as_fit(self, paths: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+        """All; while the progress files of a flood are far behind, a few after a moment, each directory in its turn."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HELD_BACK_S):
+                await self._feed.wait_for_capacity()
+                return paths
+        self._lookout.put_back(paths[HELD_BACK_MOST:])
+        return paths[:HELD_BACK_MOST]
 
     async def take_in(self, paths: list[tuple[str, bool]]) -> None:
         """Read these paths (True: the writer was seen to close it) and act on what they hold now."""
@@ -177,9 +190,12 @@ class Intake:
         ticket.reset(now)
         ticket.stamp, ticket.digest = look.stamp, look.digest
         ticket.want, ticket.error = look.want, look.error
-        if look.error:
-            logger.bind(want=look.path, code=look.error.code.value).warning(
-                "{}: {} ({})", ascii(look.path), look.error.message, look.error.code
+        self._held.give_back(look.path)
+        if look.want and look.stamp and (refused := self._held.take(look.path, look.stamp, look.want)):
+            ticket.want, ticket.error, ticket.digest = None, refused, None  # no digest: a touch asks again
+        if error := ticket.error:
+            logger.bind(want=look.path, code=error.code.value).warning(
+                "{}: {} ({})", ascii(look.path), error.message, error.code
             )
             self._feed.changed(ticket)
             return None
@@ -330,6 +346,7 @@ class Intake:
         """The want is gone: nothing is done for it any more, and its progress file goes too."""
         if ticket := self.tickets.pop(path, None):
             self._release(ticket)
+            self._held.give_back(path)
             ticket.gone = True
             self._feed.gone(ticket)
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from loguru import logger
+
 from agent.clock import Clock
 from agent.config import Spool
-from agent.core.retry import GLANCE_S, MISSED_S, SCAN_REST
+from agent.core.retry import CHECK_REST, GLANCE_S, MISSED_S, SCAN_REST
+from agent.requests.hearing import Hearing
 from agent.spool.files import QUIET_S
 from agent.spool.scan import Found, Known
 from agent.spool.watcher import Bell
@@ -41,11 +44,12 @@ class Look:
 class _Due:
     """The scan that is due. `everything`: look at every known want; `crowded`: at those of these directories.
 
-    `by_clock`: look at some wants in their turn.
+    `by_clock`: look at some wants in their turn; `check`: has the watch reported all that is found?
     """
 
     everything: bool = False
     by_clock: bool = False
+    check: bool = False
     crowded: set[str] = field(default_factory=set)
 
 
@@ -103,6 +107,9 @@ class Lookout:
         self._rest_until = 0.0
         self._glance_at = 0.0
         self._hinted = 0  # hints since the last glance
+        self._hearing = Hearing()
+        self._check_at = 0.0
+        self._scan_began = 0.0
         self._heard_at = 0.0  # when there was a hint last
         self.scanned_at: datetime | None = None  # when the last scan ended
 
@@ -117,6 +124,7 @@ class Lookout:
             self._due.crowded |= hints.folders
             self._scan_at = now
         await self._scan_if_due()
+        self._hearing.heard(hints)
         for path, closed in hints.paths.items():
             self._put(path, closed)
         self._hinted += len(hints.paths)
@@ -142,9 +150,8 @@ class Lookout:
         self._later.pop(path, None)
 
     def put_back(self, paths: list[tuple[str, bool]]) -> None:
-        """These were taken and not read: they wait for their turn again."""
-        for path, closed in paths:
-            self._put(path, closed)
+        """These were taken and not read: they are first in turn."""
+        self._queue.put_back([(path, closed or self._queue.get(path) is True) for path, closed in paths])
 
     async def rescan(self) -> None:
         """By the clock: look at the directories, and at some of the wants."""
@@ -153,9 +160,18 @@ class Lookout:
         self._bell.wake()
 
     async def check_watch(self) -> None:
-        """By the clock, more often: a watch that has died is opened again."""
+        """By the clock, more often: a watch that has died, or that hears nothing, is opened again."""
         if not self._watcher.is_alive:
             await asyncio.to_thread(self._watcher.ensure)
+            return
+        if suspects := self._hearing.suspects():
+            logger.warning("nothing was heard of {} in the spool, which has changed", ascii(suspects[0]))
+            await asyncio.to_thread(self._watcher.missed)
+        now = self._clock.monotonic()
+        if not self._watcher.polling and now >= self._check_at:
+            self._due.check = True
+            self._scan_at = now
+            self._bell.wake()
 
     def close(self) -> None:
         """Stop scanning."""
@@ -172,12 +188,22 @@ class Lookout:
             self._bell.wake()
             await asyncio.sleep(0)  # others have their turn: 100,000 take 0.3 s
 
+    def _is_late(self, now: float) -> bool:
+        """Whether a scan takes long, or is due and cannot begin yet: with 100,000 wants that may be half a minute."""
+        if self.is_scanning:
+            return now >= self._scan_began + GLANCE_S
+        return self._scan_at is not None and self._scan_at <= now < self._rest_until
+
     def _pause(self) -> float | None:
         if self._queue or self._unanswered:
             return 0.0
         times = list(self._later.values())
         if self._scan_at is not None and self._scanning is None:  # a scan that ends rings the bell
             times.append(max(self._scan_at, self._rest_until))
+        if self.is_scanning:
+            times.append(max(self._glance_at, self._scan_began + GLANCE_S))
+        elif self._is_late(self._clock.monotonic()):
+            times.append(self._glance_at)
         return max(min(times) - self._clock.monotonic(), 0.0) if times else None
 
     async def _scan_if_due(self) -> None:
@@ -188,26 +214,30 @@ class Lookout:
         now = self._clock.monotonic()
         if self._scanning or self._scan_at is None or now < max(self._scan_at, self._rest_until):
             return
-        due, self._due = self._due, _Due()
+        due, self._due, self._scan_began = self._due, _Due(), now
         self._scan_at = now + self._config().poll_interval_s if self._watcher.polling else None
         self._scanning = asyncio.create_task(self._scan(due), name="scan of the spool")
 
     async def _scan(self, due: _Due) -> None:
         """One look; what it finds joins the queue."""
         began = self._clock.monotonic()
-        known = dict(self._known)
+        known, folders = dict(self._known), set(self._scanner.folders)
         names = POLL_NAMES if self._watcher.polling else 0
         if due.by_clock:
             names = max(names, RESCAN_NAMES, math.ceil(len(known) / RESCANS_A_ROUND))
         found = await asyncio.to_thread(self._look, due, known, names)
         if due.by_clock and not due.everything and not self._queue and self._heard_at < began - MISSED_S:
             await asyncio.to_thread(self._check_reports, found.changed)
+        if due.check and not due.everything and not self._watcher.polling:
+            waiting = (path for path in found.changed if path not in self._queue and path not in self._later)
+            self._hearing.found(path for path in waiting if path.rpartition("/")[0] in folders - due.crowded)
         await self._put_all([path for path in found.changed if path not in self._later])
         await self._put_all(found.removed)  # looked at once more: they may have come back meanwhile
         self._unanswered += found.unanswered
         self.scanned_at = self._clock.now()
         now = self._clock.monotonic()
         self._rest_until = now + (now - began) * SCAN_REST
+        self._check_at = now + (now - began) * CHECK_REST
         if self._watcher.polling and self._scan_at is None:
             self._scan_at = now + self._config().poll_interval_s
         self._bell.wake()
@@ -232,7 +262,7 @@ class Lookout:
     async def _glance_if_due(self) -> None:
         """In a flood events come late, and a scan takes long: see what the other directories have meanwhile."""
         began = self._clock.monotonic()
-        if max(len(self._queue), self._hinted) < BATCH or began < self._glance_at:
+        if began < self._glance_at or not (self._is_late(began) or max(len(self._queue), self._hinted) >= BATCH):
             return
         self._hinted = 0
         for path in await asyncio.to_thread(self._scanner.glance, dict(self._known), GLANCE_MOST):

@@ -14,6 +14,7 @@ from agent.errors import Code, WantdError
 from agent.spool.files import Stamp, StillWrittenError, read_want, stamp_of
 from agent.spool.folders import Folders
 
+KB = 1000
 SAME_MAX_BYTES = 1024  # longer contents are parsed each time
 SAME_MOST = 1000  # contents remembered: 1 MB
 
@@ -39,7 +40,8 @@ class Reader:
     def __call__(self, paths: Sequence[tuple[str, bool]]) -> list[Seen]:
         """A look at each path (True: the writer was seen to close it), in their order.
 
-        Fewer than were asked for where those name `BATCH_MODELS` models: the others are to be asked for again.
+        Fewer than were asked for where those name `BATCH_MODELS` models, a kilobyte counted as one: the others are to
+        be asked for again.
         """
         seen: list[Seen] = []
         models = 0
@@ -48,7 +50,7 @@ class Reader:
                 if models >= BATCH_MODELS:
                     break
                 look = _read(folders, path, closed)
-                models += len(look.want.models) if look.want else 1
+                models += max(len(look.want.models), look.stamp.size // KB) if look.want and look.stamp else 1
                 seen.append(look)
         return seen
 

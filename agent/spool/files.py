@@ -21,7 +21,7 @@ from agent.disk import atomic_write
 from agent.errors import Code, WantdError
 from agent.spool.folders import Folders
 
-_PACK = struct.Struct("<QQqq").pack
+_STAMP = struct.Struct("<QQqqI")
 DEPTH = 4  # levels of subdirectories that are served (docs/protocol.md)
 QUIET_S = 1.0  # a want that was not seen to be closed is read once it has been unchanged for so long
 
@@ -29,14 +29,24 @@ QUIET_S = 1.0  # a want that was not seen to be closed is read once it has been 
 class Stamp(bytes):
     """Tells one content of a file from another without reading it.
 
-    Inode, size, mtime and ctime in ns, packed: 80 bytes of memory, where a tuple of them has 230.
+    Inode, size, mtime and ctime in ns, and the owner, packed: 88 bytes of memory, where a tuple of them has 260.
     """
 
     __slots__ = ()
 
     @staticmethod
     def of(info: os.stat_result) -> Stamp:
-        return Stamp(_PACK(info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns))
+        return Stamp(_STAMP.pack(info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_uid))
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return int(_STAMP.unpack(self)[1])
+
+    @property
+    def owner(self) -> int:
+        """The user id."""
+        return int(_STAMP.unpack(self)[4])
 
 
 class StillWrittenError(Exception):

@@ -42,6 +42,14 @@ class FairQueue(Generic[K, V]):
         self._count += item not in items
         items[item] = note
 
+    def put_back(self, taken: list[tuple[K, V]]) -> None:
+        """What `take` gave last, or the end of it: it is first in turn again, in the same order."""
+        for item, note in reversed(taken):
+            self.put(item, note)
+            folder = os.path.dirname(self._path(item))
+            self._folders[folder].move_to_end(item, last=False)
+            self._folders.move_to_end(folder, last=False)
+
     def discard(self, item: K) -> None:
         """Take an item out, if it is waiting."""
         folder = os.path.dirname(self._path(item))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from datetime import timedelta
 
 import orjson
@@ -17,18 +18,23 @@ from agent.core.waits import ForRetry, NotBefore
 from agent.core.want import parse_want
 from agent.errors import Code, WantdError
 from agent.jobs.board import Board
-from agent.requests.intake import APPOINTMENT_MAX_S, STORE_LOOK_S, Intake
+from agent.requests.intake import APPOINTMENT_MAX_S, HELD_BACK_MOST, STORE_LOOK_S, Intake
 from agent.requests.lookout import Look
 from agent.requests.read import Seen
 from agent.spool.files import Stamp
 from agent.state.feed import BACKLOG, Change, Feed
 from agent.state.job import Job
 from agent.state.ticket import Ticket
-from tests.fakes import START, FakeClock, FakeDisk, FakeRunner, FakeStore, Inline, error, logged, settle
+from tests.fakes import START, FakeClock, FakeDisk, FakeRunner, FakeStore, Inline, error, eventually, logged, settle
 
 
 def catalog(**repos: str) -> Catalog:
     return parse_catalog(orjson.dumps([{"id": name, "repo": repo} for name, repo in repos.items()]))
+
+
+def stamp(number: int, size: int = 0) -> Stamp:
+    """Of a file that was written as the `number`-th."""
+    return Stamp(struct.pack("<QQqqI", number, size, 0, 0, 1000))
 
 
 class FakeLookout:
@@ -119,7 +125,7 @@ class Spool:
         self.number += 1
         data = content.encode() if isinstance(content, str) else orjson.dumps(content)
         path = f"/spool/{name}.want"
-        self.files[path] = Stamp(b"%d" % self.number), data
+        self.files[path] = stamp(self.number, len(data)), data
         return path
 
     async def write(self, content: object = "", name: str = "a") -> Ticket:
@@ -643,3 +649,14 @@ async def test_another_catalog_begins_one_of_many_models_again_where_it_differs(
     await spool.intake.bulk.work()
     assert sorted(job.target.id for job in spool.jobs.values()) == ["mistral", "qwen3"]
     assert isinstance(ticket.parts[-1], WantdError)
+
+
+async def test_a_few_are_taken_in_however_far_behind_a_reader_is(spool: Spool) -> None:
+    spool.changes.backlog = BACKLOG
+    serving = asyncio.create_task(spool.intake.serve())
+    paths = [(spool.put("qwen3", f"w{number}"), True) for number in range(HELD_BACK_MOST + 5)]
+    spool.lookout.looks.put_nowait(Look(paths))
+    await eventually(lambda: spool.reads, "a few are read")
+    assert spool.reads == paths[:HELD_BACK_MOST]
+    assert spool.lookout.put_back_paths == paths[HELD_BACK_MOST:]
+    serving.cancel()

@@ -141,3 +141,18 @@ def test_every_want_is_looked_at_within_minutes() -> None:
         rescans = wants / max(RESCAN_NAMES, wants / RESCANS_A_ROUND)
         assert rescans * 30 <= 300
     assert 100_000 / POLL_NAMES <= 60
+
+
+async def test_a_watch_that_hears_nothing_is_noticed_and_opened_again_at_the_second_check(tmp_path: Path) -> None:
+    post = Post(tmp_path, "auto")
+    await post.looks(post.put("a"))
+    inotify = post.watcher._inotify
+    assert inotify
+    for folder in list(post.watcher._folders.values()):  # the kernel tells of nothing any more, and the thread lives
+        inotify.remove_callbacks([(folder.wd, id(folder))])  # type: ignore[list-item,arg-type]
+    path = post.put("b")
+    await post.lookout.check_watch()
+    await post.looks(path)
+    await post.lookout.check_watch()
+    assert post.watcher._inotify is not inotify
+    await asyncio.to_thread(post.watcher.stop)

@@ -147,3 +147,15 @@ def test_it_agrees_with_the_naive_model(steps: list[tuple[str, str, int]], newes
         for other, note in there:
             assert other in waiting
             assert waiting.get(other) == note
+
+
+def test_what_is_put_back_is_first_in_turn_again_whatever_else_waits() -> None:
+    queue: FairQueue[str, None] = FairQueue(lambda path: path)
+    for number in range(10):
+        queue.put(f"/flood/{number}", None)
+    queue.put("/other/x", None)
+    taken = queue.take(4)
+    assert [path for path, _ in taken] == ["/flood/0", "/other/x", "/flood/1", "/flood/2"]
+    queue.put_back(taken[1:])
+    assert len(queue) == 10
+    assert [path for path, _ in queue.take(3)] == ["/other/x", "/flood/1", "/flood/2"]
