@@ -11,7 +11,7 @@ from typing import Protocol
 
 from agent.clock import Clock
 from agent.config import Transfer
-from agent.core.retry import Backoff
+from agent.core.retry import FAILURE_REMEMBERED_S, Backoff
 from agent.core.states import State
 from agent.core.target import Target
 from agent.core.waits import ForDisk, ForRateLimit, ForRetry, Wait
@@ -53,10 +53,11 @@ class Room(Protocol):
 
 @dataclass(slots=True)
 class _Failures:
-    """Failures in a row without progress, and the bytes that were there at the last one."""
+    """Failures in a row without progress; the bytes that were there at the last one, and when that was (monotonic)."""
 
     count: int = 0
     bytes_then: int = 0
+    at: float = 0.0
 
 
 class Board:
@@ -93,7 +94,7 @@ class Board:
     def subscribe(self, ticket: Ticket, target: Target, priority: int, published: Published | None) -> Job:
         """Let the ticket share the job for the target, begun now if it is the first to want it.
 
-        `published` is what the store has of it.
+        `published` is what the store has of it. A job that failed is tried again, but for one that failed just now.
         """
         job = self.jobs.get(target)
         if job is None:
@@ -106,9 +107,14 @@ class Board:
             self._ready(job, published)
         elif state is State.QUEUED and not runs:
             self._start(job)
-        elif state is State.READY and published is None:
+        elif (state is State.READY and published is None) or (state is State.FAILED and not self._failed_just_now(job)):
+            self._failures.pop(job, None)
             self._start_again(job)
         return job
+
+    def _failed_just_now(self, job: Job) -> bool:
+        failures = self._failures.get(job)
+        return failures is not None and self._clock.monotonic() - failures.at < FAILURE_REMEMBERED_S
 
     def unsubscribe(self, ticket: Ticket, jobs: Iterable[Job]) -> None:
         """The ticket no longer wants these; work that no other want needs stops."""
@@ -247,6 +253,7 @@ class Board:
         moved = job.progress.bytes_done > failures.bytes_then
         failures.count = 1 if moved else failures.count + 1
         failures.bytes_then = job.progress.bytes_done
+        failures.at = self._clock.monotonic()
         config = self._config()
         delay = Backoff(config.retry_min_s, config.retry_max_s).delay(failures.count, error, self._chance())
         log = job.log.bind(code=error.code.value)

@@ -9,6 +9,7 @@ import pytest
 
 from agent.config import Transfer
 from agent.core.progress import FileProgress
+from agent.core.retry import FAILURE_REMEMBERED_S
 from agent.core.states import State
 from agent.core.target import Target
 from agent.core.waits import ForDisk, ForLock, ForRateLimit, ForRetry, ForSlot, Wait
@@ -232,6 +233,28 @@ async def test_what_time_does_not_mend_fails_at_once_and_says_which_model(table:
     assert lines == ["ERROR qwen3 failed: it is gated (gated)"]
     await table.clock.advance(10_000)
     assert len(table.runner.runs) == 1
+
+
+async def test_a_new_want_for_a_model_that_failed_long_ago_has_it_tried_again(table: Table) -> None:
+    job = await table.want(by="a")
+    await table.runner.fail("qwen3", error(Code.GATED))
+    await table.clock.advance(FAILURE_REMEMBERED_S)
+    assert await table.want(by="b") is job
+    assert (table.runner.active, job.progress.state, job.progress.attempt) == (["qwen3"], State.QUEUED, 2)
+    assert await table.want(by="c") is job
+    assert len(table.runner.runs) == 2
+
+
+async def test_new_wants_for_a_model_that_failed_just_now_are_told_why_and_ask_nobody(table: Table) -> None:
+    job = await table.want(by="a")
+    await table.runner.fail("qwen3", error(Code.GATED))
+    await table.clock.advance(FAILURE_REMEMBERED_S - 0.1)
+    for number in range(3):
+        assert await table.want(by=f"b{number}") is job
+    assert (table.runner.active, job.progress.state) == ([], State.FAILED)
+    await table.clock.advance(0.1)  # counted from the failure, and not from the last want
+    await table.want(by="c")
+    assert table.runner.active == ["qwen3"]
 
 
 async def test_an_error_that_knows_its_model_keeps_it(table: Table) -> None:
