@@ -11,7 +11,14 @@ from loguru import logger
 from agent.clock import Clock
 from agent.config import Live
 from agent.core.retention import expired
-from agent.core.retry import BALANCER_S, CATALOG_CHECK_S, DISK_CHECK_S, SLOTS_CHECK_S, SWEEP_S, WATCH_CHECK_S
+from agent.core.retry import (
+    BALANCER_S,
+    CATALOG_CHECK_S,
+    DISK_CHECK_S,
+    SLOTS_CHECK_S,
+    SWEEP_S,
+    WATCH_CHECK_S,
+)
 from agent.jobs.board import Board
 from agent.jobs.losses import Losses
 from agent.jobs.slots import Slots
@@ -55,6 +62,7 @@ class Upkeep:
         every("rescan the spool", lambda: live.config.scheduler.rescan_s, self.rescan)
         every("check the watch on the spool", lambda: WATCH_CHECK_S, self.lookout.check_watch)
         every("mend the view", lambda: live.config.scheduler.rescan_s, self.mend_view)
+        every("complete what the Hub was not asked for", lambda: live.config.scheduler.rescan_s, self.board.complete)
         every("heartbeats of locks", lambda: live.config.locks.heartbeat_s, self.beat)
         every("resume what waits for disk space", lambda: DISK_CHECK_S, self.board.resume_for_room)
         every("remove old partials", lambda: SWEEP_S, self.sweep)

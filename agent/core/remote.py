@@ -50,7 +50,9 @@ class Listing:
     """All files of a repository at one commit, as one source lists them. Names are checked, none collide.
 
     `commit` is the revision as it was asked for where the source cannot tell which commit that is. `because` says why
-    the sources before this one were passed over, None where there was nothing to pass over.
+    the sources before this one were passed over, None where there was nothing to pass over. `partial` says that the
+    source may not know all files; `note` is a sentence for people about what it knows, None where there is nothing to
+    say.
     """
 
     source: str
@@ -58,6 +60,8 @@ class Listing:
     commit: str
     files: tuple[RemoteFile, ...]
     because: WantdError | None = None
+    partial: bool = False
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

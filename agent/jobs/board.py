@@ -16,6 +16,7 @@ from agent.core.states import State
 from agent.core.target import Target
 from agent.core.waits import ForDisk, ForRateLimit, ForRetry, Wait
 from agent.errors import Code, WantdError
+from agent.jobs.completion import Completions
 from agent.jobs.run import NotNow, Run
 from agent.state.feed import Feed
 from agent.state.job import Job
@@ -28,6 +29,10 @@ class CarriesOut(Protocol):
 
     async def run(self, run: Run) -> Published:
         """Have the model published. Raises WantdError, NotNow, CancelledError."""
+        ...
+
+    async def is_known_whole(self, target: Target, commit: str) -> bool:
+        """Whether a source that knows all files of the model can be asked now. Raises WantdError."""
         ...
 
 
@@ -87,6 +92,7 @@ class Board:
         self._chance = chance
         self._runs: dict[Job, tuple[Run, asyncio.Task[None]]] = {}
         self._failures: dict[Job, _Failures] = {}
+        self._completions = Completions(runner.is_known_whole)
         self._ending: set[asyncio.Task[None]] = set()
 
     # What intake does
@@ -123,6 +129,7 @@ class Board:
                 continue
             self._clock.forget(_appointment(job))
             self._failures.pop(job, None)
+            self._completions.forget(job)
             if self.jobs.get(job.target) is job:
                 del self.jobs[job.target]
             if job in self._runs:
@@ -187,6 +194,16 @@ class Board:
                 free -= wait.need_bytes
                 self._start(job)
 
+    async def complete(self) -> None:
+        """What was planned from a cache's listing, which may lack files, is planned again now that the Hub answers.
+
+        Such a model stays ready until then, and is ready again where that does not work.
+        """
+        for job, commit in await self._completions.due():
+            job.log.info("{}: the Hub answers; looking for files that are missing", job.target.model)
+            job.again()
+            self._start(job, commit)
+
     def report_to_locks(self) -> None:
         """Note in each held lock how far its job is: its heartbeat shows it to those who wait for it."""
         for job, (run, _) in self._runs.items():
@@ -207,9 +224,9 @@ class Board:
 
     # The life of a job
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, commit: str | None = None) -> None:
         self._clock.forget(_appointment(job))
-        run = Run(job)
+        run = Run(job, commit=commit)
         task = asyncio.create_task(self._work(run), name=f"job {job.target.name}")
         self._runs[job] = run, task
 
@@ -227,10 +244,11 @@ class Board:
                 if self._runs.get(job, (None, None))[0] is run:
                     del self._runs[job]
         except NotNow as later:
-            if job.wanted_by:
+            if job.wanted_by and not await self._still_there(run):
                 self._park(job, later.wait, None)
         except WantdError as error:
-            self._failed(job, error)
+            if not await self._still_there(run, error):
+                self._failed(job, error)
         except Exception as error:  # noqa: BLE001  the boundary of a job: a fault in here must not end the agent
             job.log.opt(exception=error).error("a fault of wantd itself, in the job for {}", job.target.model)
             hint = "please report it with the agent's log; it is tried again"
@@ -240,9 +258,21 @@ class Board:
             seconds = self._clock.monotonic() - began
             job.log.info("{} ready after {:.1f} s: {}", job.target.model, seconds, published.path)
 
+    async def _still_there(self, run: Run, error: WantdError | None = None) -> bool:
+        """Whether the model that the run was to complete is in the store as before, and so is ready again."""
+        job = run.job
+        there = await asyncio.to_thread(self._shelf.published, job.target) if run.commit else None
+        if there is None or job in self._runs or self.jobs.get(job.target) is not job:
+            return False
+        self._ready(job, there)
+        if error:
+            self._completions.failed(job, error)
+        return True
+
     def _ready(self, job: Job, published: Published) -> None:
         self._clock.forget(_appointment(job))
         self._failures.pop(job, None)
+        self._completions.note(job, published)
         job.ready(published)
 
     def _failed(self, job: Job, error: WantdError) -> None:

@@ -15,6 +15,7 @@ from agent.core.progress import FileProgress
 from agent.core.remote import Listing, RemoteFile
 from agent.core.selection.code import CodePolicy
 from agent.core.selection.tree import READ_MAX_BYTES, Contents
+from agent.core.target import Target
 from agent.errors import Code, WantdError
 from agent.jobs.files import Files
 from agent.jobs.run import Run
@@ -33,14 +34,19 @@ class Planner:
         job = run.job
         selection = job.target.selection
         listings: dict[Any, Listing] = {}
-        for repo, revision in needed_listings(selection):
-            listings[repo, revision] = await self.source.listing(query(job.target, repo, revision))
-        main = listings[needed_listings(selection)[0]]
+        for repo, revision in (needed := needed_listings(selection)):
+            at = run.commit if run.commit and (repo, revision) == needed[0] else revision
+            listings[repo, revision] = await self.source.listing(query(job.target, repo, at))
+        main = listings[needed[0]]
         job.listed(main)
         try:
             return await self._plan_from(run, listings, main)
         except WantdError as error:
             raise _unsettled(error, listings.values()) from None
+
+    async def is_known_whole(self, target: Target, commit: str) -> bool:
+        """Whether a source that knows all files of the model can be asked now. Raises what sources raise."""
+        return not (await self.source.listing(query(target, target.selection.repo, commit))).partial
 
     async def _plan_from(self, run: Run, listings: dict[Any, Listing], main: Listing) -> Plan:
         """Choose the files, all of which can be verified unless `policy.unverified` accepts others."""

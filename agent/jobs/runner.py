@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from agent.clock import Clock
 from agent.core.plan import Plan
 from agent.core.remote import Fetched
+from agent.core.target import Target
 from agent.core.waits import ForDisk, ForSlot
 from agent.core.words import timestamp
 from agent.errors import WantdError
@@ -62,9 +63,14 @@ class Runner:
         plan = await self.planner.plan(run)
         async with self._model_lock(run):
             # The last holder of the lock may have finished it.
-            if found := await asyncio.to_thread(self.layout.published, job.target):
+            found = await asyncio.to_thread(self.layout.published, job.target)
+            if found and not (run.commit and found.record.provisional and not plan.provisional):
                 return found
             return await self._carry_out(run, plan)
+
+    async def is_known_whole(self, target: Target, commit: str) -> bool:
+        """Whether a source that knows all files of the model can be asked now. Raises WantdError."""
+        return await self.planner.is_known_whole(target, commit)
 
     @contextlib.asynccontextmanager
     async def _model_lock(self, run: Run) -> AsyncIterator[None]:
@@ -170,6 +176,7 @@ class Runner:
             agent=self.agent,
             skipped=list(plan.skipped),
             warning=plan.warning,
+            provisional=plan.provisional,
         )
 
     def _forget_partials(self, job: Job) -> None:

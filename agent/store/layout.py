@@ -64,7 +64,8 @@ class RecordFile(msgspec.Struct, frozen=True, omit_defaults=True):
 class Record(msgspec.Struct, frozen=True):
     """What `.wantd.json` holds. `selection` is what was requested, `opens` the GGUF file or None.
 
-    `skipped` and `warning` are as in a progress file (docs/protocol.md).
+    `skipped` and `warning` are as in a progress file (docs/protocol.md). `provisional` says that the files were chosen
+    from a cache's listing, which may lack some: the model is planned again when the Hub can be asked.
     """
 
     schema: int
@@ -82,6 +83,7 @@ class Record(msgspec.Struct, frozen=True):
     agent: str = ""
     skipped: list[str] = []
     warning: str | None = None
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
