@@ -114,6 +114,12 @@ DISK_MISMATCHES = 2  # times granules are fetched again that the disk gave back 
 PARTIAL_POLL_S = 0.25  # between looks at a partial that another fetch holds
 PARTIAL_WAIT_S = 300.0  # of those looks before the job parks; the same patience as for a lock
 
+# -- looking at the spool (requests/lookout.py) ------------------------------------------------------------------------
+
+SCAN_REST = 4.0  # times a scan's own duration until the next: in a flood at most a fifth of the time goes into them
+GLANCE_S = 0.3  # a want in a quiet directory is to be served within 2 s whatever goes on in the others
+MISSED_S = 3.0  # a change that is older, and that no event told of, was missed by the watch
+
 # -- what is due by the clock (upkeep.py) and who is told -------------------------------------------------------------
 
 VIEW_LOCK_S = 5.0  # another agent that works on the view of the same store takes milliseconds for each repository
@@ -127,4 +133,5 @@ SLOTS_CHECK_S = 1.0  # a larger transfer.jobs takes effect
 BALANCER_S = 2.0  # a person who watches a dashboard sees it move
 BALANCER_AGAIN_S = 30.0  # the same is reported again after so long: the balancer may have been restarted
 SYSTEMD_S = 1.0  # `systemctl status` is read by people: once a second is often enough
-STOP_S = 4.0  # of the 5 s that stopping may take in all
+STOP_S = 3.5  # of the 5 s that stopping may take in all
+LEFT_S = 0.3  # for threads that are about to end when all else has; one that hangs is left

@@ -13,6 +13,7 @@ from agent.core.remote import RemoteFile
 from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
+from agent.jobs.proving import Proving
 from agent.jobs.run import Run
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
@@ -49,7 +50,17 @@ class Workshop:
         self.space = Space(self.layout.root, lambda: 0, self.disk.statvfs)
         self.slots = Slots(lambda: self.places, self.clock.monotonic)
         self.waits = LockWaits(self.locks, lambda: 300.0, self.clock)
-        self.files = Files(self.source, self.transfer, self.layout, self.inventory, self.space, self.waits, self.clock)
+        self.proving = Proving(self.layout, self.inventory, Inline())
+        self.files = Files(
+            self.source,
+            self.transfer,
+            self.layout,
+            self.inventory,
+            self.space,
+            self.waits,
+            self.clock,
+            self.proving,
+        )
         self.runner = Runner(
             planner=Planner(self.source, self.files, lambda: self.policy),
             files=self.files,
