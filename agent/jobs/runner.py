@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from agent.clock import Clock
 from agent.core.plan import Plan
 from agent.core.remote import Fetched
+from agent.core.selection import RULES
 from agent.core.target import Target
 from agent.core.waits import ForDisk, ForSlot
 from agent.core.words import timestamp
@@ -22,6 +23,7 @@ from agent.jobs.disk import finish_before_cancel
 from agent.jobs.files import Files, partial_key
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
+from agent.jobs.revisit import Revisit
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
 from agent.state.job import Job
@@ -44,6 +46,7 @@ class Runner:
     """
 
     planner: Planner
+    revisit: Revisit
     files: Files
     layout: Layout
     inventory: Inventory
@@ -60,13 +63,25 @@ class Runner:
         """Have the model published. Raises WantdError, NotNow, CancelledError; the store is whole after each."""
         job = run.job
         job.resolve()
+        await asyncio.to_thread(self.layout.create)  # somebody may have removed it
         if proved := await self.files.proving.model(job):
             return proved
-        plan = await self.planner.plan(run)
+        old = await asyncio.to_thread(self.layout.published, job.target)
+        plan: Plan | None
+        if old and run.commit and old.record.provisional:
+            plan = await self.planner.plan(run, run.commit)
+            if plan.provisional:  # the Hub has gone again
+                return old
+        elif old and self.revisit.due(old, job.target):
+            plan = await self.revisit.plan(run, old)
+            if plan is None:
+                return old
+        else:
+            old, plan = None, await self.planner.plan(run)
         async with self._model_lock(run):
             # The last holder of the lock may have finished it.
             found = await asyncio.to_thread(self.layout.published, job.target)
-            if found and not (run.commit and found.record.provisional and not plan.provisional):
+            if found and (old is None or found.record != old.record):
                 return found
             return await self._carry_out(run, plan)
 
@@ -107,6 +122,7 @@ class Runner:
                 record = self._record(plan, fetched)
                 published = await finish_before_cancel(asyncio.to_thread(stage.publish, record, self.endpoint()))
             except BaseException:
+                run.stage = None
                 await finish_before_cancel(asyncio.to_thread(stage.drop))
                 raise
         await asyncio.to_thread(self._forget_partials, job)
@@ -180,6 +196,7 @@ class Runner:
             skipped=list(plan.skipped),
             warning=plan.warning,
             provisional=plan.provisional,
+            rules=RULES,
         )
 
     def _forget_partials(self, job: Job) -> None:
