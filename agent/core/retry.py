@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.errors import WantdError
+from agent.errors import Code, WantdError
 
 _MAX_DOUBLINGS = 32  # 2**32 s is past every ceiling; keeps the power a small number
 
@@ -30,14 +30,17 @@ class Backoff:
 
         `random` is in [0, 1). None means give up: the error is final, or there were enough. What a
         server asked for (`error.retry_after_s`) is never undercut, and spread upwards by the jitter of the first
-        attempt, so that those it sent away do not come back in one moment.
+        attempt, so that those it sent away do not come back in one moment. Thousands may wait for a server that is
+        overloaded (503): it is asked less and less often all the same.
         """
         if not error.retryable or (self.attempts is not None and attempt >= self.attempts):
             return None
-        if error.retry_after_s is not None:
-            return max(error.retry_after_s, 0.0) + random * self.min_s
         ceiling = min(self.max_s, self.min_s * 2.0 ** min(max(attempt, 1), _MAX_DOUBLINGS))
-        return self.min_s + random * max(ceiling - self.min_s, 0.0)
+        grown = self.min_s + random * max(ceiling - self.min_s, 0.0)
+        if error.retry_after_s is None:
+            return grown
+        asked = max(error.retry_after_s, 0.0) + random * self.min_s
+        return asked if error.code is Code.RATE_LIMITED else max(asked, grown)
 
 
 # -- wants ------------------------------------------------------------------------------------------------------------
@@ -97,7 +100,8 @@ MEASURE_S = 0.1875  # one measurement of the rate, a little less than the tick; 
 MEASURE_DOUBTS = 2  # measurements in a row without a gain before more connections are given up: a disk's hiccup is one
 HOLD_S = 15.0  # for which no more connections are tried after that; each try costs as much as it may gain
 CROWDED_S = 15.0  # for which a host that refused one more connection is not asked for one more
-AGE_S = 5.0  # without a lane make up for one step of priority: 9 waits 45 s behind a 0
+SETTLE_S = 0.25  # a lane is at work for so long before it is taken back to level shares: with the tick, under 0.5 s
+SLICE_S = 2.0  # a lane is at one file for so long before another file without one gets it: as long as a range lasts
 SLOW_AFTER_S = 3.0  # a lane is watched before it is judged; TCP has left its slow start by then
 SPLIT_AFTER_S = 1.0  # a lane must still be busy for so long before an idle one takes half of its rest
 LEAVE_S = 0.5  # a cancelled fetch waits for its lanes

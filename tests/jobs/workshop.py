@@ -72,6 +72,7 @@ class Workshop:
             inventory=self.inventory,
             view=self.view,
             space=self.space,
+            planning=Slots(lambda: 16, self.clock.monotonic),
             slots=self.slots,
             waits=self.waits,
             clock=self.clock,
