@@ -12,9 +12,9 @@ from typing import Protocol
 from agent.clock import Clock
 from agent.config import Transfer
 from agent.core.retry import FAILURE_REMEMBERED_S, Backoff
-from agent.core.states import State
+from agent.core.states import FINAL, State
 from agent.core.target import Target
-from agent.core.waits import ForDisk, ForRateLimit, ForRetry, Wait
+from agent.core.waits import ForDisk, ForRateLimit, ForRetry, ForWindow, Wait
 from agent.errors import Code, WantdError
 from agent.jobs.completion import Completions
 from agent.jobs.run import NotNow, Run
@@ -203,6 +203,18 @@ class Board:
             job.log.info("{}: the Hub answers; looking for files that are missing", job.target.model)
             job.again()
             self._start(job, commit)
+
+    async def obey_windows(self, holds: Callable[[Job], ForWindow | None]) -> None:
+        """In a window that pauses, downloads stop and keep their partials; when it has ended, they go on."""
+        for job, (_, task) in list(self._runs.items()):
+            if job.progress.state in (State.DOWNLOADING, State.WAITING) and (wait := holds(job)):
+                task.cancel()
+                await asyncio.wait([task])
+                if job.wanted_by and job not in self._runs and job.progress.state not in FINAL:
+                    job.wait(wait)
+        for job in list(self.jobs.values()):
+            if isinstance(job.progress.waiting, ForWindow) and job not in self._runs and not holds(job):
+                self._start(job)
 
     async def recover_lost(self) -> None:
         """Runs whose stage somebody has removed, and the partials with it, start over: their bytes go nowhere."""

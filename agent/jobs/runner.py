@@ -28,6 +28,7 @@ from agent.jobs.plans import HeldPlans
 from agent.jobs.revisit import Revisit
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
+from agent.jobs.windows import Windows
 from agent.state.job import Job
 from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
@@ -55,6 +56,7 @@ class Runner:
     inventory: Inventory
     view: HubView
     space: Space
+    windows: Windows
     planning: Slots
     slots: Slots
     waits: LockWaits
@@ -74,6 +76,8 @@ class Runner:
         first = await self._plan(run)
         if isinstance(first, Published):
             return first
+        if wait := self.windows.holds(job):
+            raise NotNow(wait)
         old: Published | None = first[0]
         kept: Plan | None = first[1]
         files = len(first[1].files)
