@@ -22,6 +22,8 @@ COMMANDS = {
     "status": "show what is wanted, moving, ready and failed",
     "models": "list the models of the catalog",
     "allow": "allow models that are not in the catalog",
+    "open": "print the address of the agent's page, and open it in a browser",
+    "top": "show what the agent does, live in this terminal",
     "freeze": "print a manifest that brings the same bytes to another host",
     "demo": "try everything on this machine, without a network",
     "check": "check configuration, catalog, spool, store, disk, Hub and proxy",
