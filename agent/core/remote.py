@@ -50,9 +50,9 @@ class Listing:
     """All files of a repository at one commit, as one source lists them. Names are checked, none collide.
 
     `commit` is the revision as it was asked for where the source cannot tell which commit that is. `because` says why
-    the sources before this one were passed over, None where there was nothing to pass over. `partial` says that the
-    source may not know all files; `note` is a sentence for people about what it knows, None where there is nothing to
-    say.
+    the sources before this one were passed over, None where there was nothing to pass over. `restricted`: the Hub gives
+    the repository to some accounts only (gated or private). `partial`: the source may not know all files; `note` is a
+    sentence for people about what it knows, None where there is nothing to say.
     """
 
     source: str
@@ -60,6 +60,7 @@ class Listing:
     commit: str
     files: tuple[RemoteFile, ...]
     because: WantdError | None = None
+    restricted: bool = False
     partial: bool = False
     note: str | None = None
 
@@ -96,7 +97,7 @@ class FetchRequest:
     """One file to download to `part_path`, resuming from what `journal_path` vouches for.
 
     `priority` runs 0 (first) to 9 (last). `label` is for logs and errors. Connections are shared among groups, each of
-    them what one model fetches; a request that names none is a group of its own.
+    them what one model fetches; a request that names none is a group of its own. `slice_bytes`: see `granule_for`.
     """
 
     label: str
@@ -106,6 +107,7 @@ class FetchRequest:
     sha256: str | None = None
     git_sha1: str | None = None
     priority: int = 5
+    slice_bytes: int = 0
     group: str = ""
 
     @property
