@@ -68,6 +68,7 @@ class Upkeep:
         every("check the watch on the spool", lambda: WATCH_CHECK_S, self.lookout.check_watch)
         every("see that the store is there", lambda: STORE_CHECK_S, self.check_store)
         every("mend the view", lambda: live.config.scheduler.rescan_s, self.mend_view)
+        every("complete what the Hub was not asked for", lambda: live.config.scheduler.rescan_s, self.board.complete)
         every("heartbeats of locks", lambda: live.config.locks.heartbeat_s, self.beat)
         every("resume what waits for disk space", lambda: DISK_CHECK_S, self.board.resume_for_room)
         every("remove old partials", lambda: SWEEP_S, self.sweep)

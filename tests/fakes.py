@@ -135,7 +135,9 @@ def ticket(name: str = "a") -> Ticket:
     return Ticket(f"/spool/{name}.want", START)
 
 
-def published(wanted: Target, size: int = 10, *, source: str = "hub", commit: str = COMMIT) -> Published:
+def published(
+    wanted: Target, size: int = 10, *, source: str = "hub", commit: str = COMMIT, provisional: bool = False
+) -> Published:
     """A model as the store has it: one file of `size` bytes."""
     record = Record(
         schema=1,
@@ -149,6 +151,7 @@ def published(wanted: Target, size: int = 10, *, source: str = "hub", commit: st
         source=source,
         files=[RecordFile("m.gguf", size, "ab" * 32, source)],
         published_at="2026-11-22T07:04:11.120Z",
+        provisional=provisional,
     )
     return Published(record, f"/models/{wanted.name}/m.gguf", f"/models/{wanted.name}")
 
@@ -204,7 +207,15 @@ class FakeRunner:
         self.runs: list[Run] = []  # in the order in which they began
         self.cancelled: list[Run] = []
         self._ends: dict[Run, asyncio.Future[Published]] = {}
+        self.hub: bool | WantdError = True  # what asking the Hub about a provisional model comes to
+        self.asked: list[tuple[str, str]] = []
         self.slow_to_stop: asyncio.Event | None = None  # where it is set, a cancelled run waits for it
+
+    async def is_known_whole(self, target: Target, commit: str) -> bool:
+        self.asked.append((target.name, commit))
+        if isinstance(self.hub, WantdError):
+            raise self.hub
+        return self.hub
 
     async def run(self, run: Run) -> Published:
         self.runs.append(run)
@@ -233,8 +244,12 @@ class FakeRunner:
         run = self.latest(name)
         if run.job.progress.state in (State.QUEUED, State.WAITING):
             run.job.resolve()
-        self._ends[run].set_result(published(run.job.target, size))
+        self.end(name, published(run.job.target, size))
         await settle()
+
+    def end(self, name: str, result: Published) -> None:
+        """The latest run for the model ends with this."""
+        self._ends[self.latest(name)].set_result(result)
 
     async def fail(self, name: str, why: BaseException) -> None:
         """The run ends with what is raised, after it has asked the sources."""

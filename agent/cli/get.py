@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--files", action="append", default=[], metavar="PATTERN", help="only files that match")
     parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="no files that match")
+    parser.add_argument(
+        "--snapshot", choices=("load", "all"), default="load", help="load: what a program opens; all: every file"
+    )
     parser.add_argument("--priority", type=int, default=5, choices=range(10), metavar="0-9", help="0 is first")
     parser.add_argument(
         "--timeout", type=seconds, metavar="SECONDS", help="stop waiting after this time; the want stays"
@@ -94,6 +97,8 @@ def _drop(spool: str, model: str, arguments: argparse.Namespace) -> Dropped:
         want["files"] = arguments.files
     if arguments.exclude:
         want["exclude"] = arguments.exclude
+    if arguments.snapshot != "load":
+        want["snapshot"] = arguments.snapshot
     if arguments.priority != 5:
         want["priority"] = arguments.priority
     data = model.encode(errors="surrogateescape") + b"\n" if len(want) == 1 else orjson.dumps(want) + b"\n"

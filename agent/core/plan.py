@@ -15,6 +15,7 @@ from agent.core.remote import Listing, Query, RemoteFile
 from agent.core.selection.choices import explain
 from agent.core.selection.code import CodePolicy, code_warnings, refused
 from agent.core.selection.gguf import is_weights, split_set
+from agent.core.selection.loadable import lacking
 from agent.core.selection.no_match import NoMatch, forbidden, not_found
 from agent.core.selection.patterns import matching
 from agent.core.selection.rules import choose
@@ -48,7 +49,7 @@ class Plan:
     """Every file of one model. `opens` is the file a program opens (GGUF), None for the directory itself.
 
     `skipped` are files that were left out because they can run code; `warning` is what a user has to know before
-    loading.
+    loading. `provisional` says that the listing may have lacked files: it is made again when the Hub answers.
     """
 
     target: Target
@@ -58,6 +59,7 @@ class Plan:
     opens: SafeName | None
     skipped: tuple[SafeName, ...] = ()
     warning: str | None = None
+    provisional: bool = False
 
     @property
     def size(self) -> int:
@@ -154,9 +156,19 @@ class _Planning:
             if not self._unread:
                 raise
             return _to_read(self._unread, self._contents)
+        missed = self._missed(target.selection, planned)
         if self._unread:
             return _to_read(self._unread, self._contents)
+        if missed:
+            raise not_found(f"{self._listing.source} may lack files of it: {missed}")
         return self._plan(target, planned, chosen)
+
+    def _missed(self, selection: Selection, planned: list[PlanFile]) -> str | None:
+        """What a loader would miss, where the listing may lack files."""
+        if not self._listing.partial:
+            return None
+        names = {file.name for file in planned} | self.tree(selection.exclude).excluded
+        return lacking(selection, self.tree(()), names)
 
     def _select(self, selection: Selection) -> tuple[list[PlanFile], Chosen]:
         """The files; with `self._unread` not empty, what is known without reading those."""
@@ -224,6 +236,7 @@ def _plan(target: Target, listing: Listing, files: Sequence[PlanFile], chosen: C
     opens = min(weights) if weights and not safetensors else None
     kind = "gguf" if opens else "safetensors" if safetensors else "other"
     warnings = [*chosen.warnings, *code_warnings(target.selection.repo, chosen.code, names, policy)]
+    warnings += [listing.note] if listing.note else []
     return Plan(
         target,
         listing.commit,
@@ -232,6 +245,7 @@ def _plan(target: Target, listing: Listing, files: Sequence[PlanFile], chosen: C
         opens,
         tuple(file.name for file in chosen.skipped),
         " ".join(warnings) or None,
+        listing.partial,
     )
 
 

@@ -51,7 +51,8 @@ class Listing:
 
     `commit` is the revision as it was asked for where the source cannot tell which commit that is. `because` says why
     the sources before this one were passed over, None where there was nothing to pass over. `restricted`: the Hub gives
-    the repository to some accounts only (gated or private).
+    the repository to some accounts only (gated or private). `partial`: the source may not know all files; `note` is a
+    sentence for people about what it knows, None where there is nothing to say.
     """
 
     source: str
@@ -60,6 +61,8 @@ class Listing:
     files: tuple[RemoteFile, ...]
     because: WantdError | None = None
     restricted: bool = False
+    partial: bool = False
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,12 @@ class Backoff:
         return self.min_s + random * max(ceiling - self.min_s, 0.0)
 
 
+# -- wants ------------------------------------------------------------------------------------------------------------
+
+# A new want is a new request, and has a failed model tried again; within so long of the failure it is told of it
+# instead: a thousand wants for one misspelled model, dropped at once, are one question to the Hub.
+FAILURE_REMEMBERED_S = 10.0
+
 # -- every connection -------------------------------------------------------------------------------------------------
 
 CONNECT_S = 10.0  # to connect to one address, and for the TLS handshake: three lost SYNs take 7 s

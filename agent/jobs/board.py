@@ -12,11 +12,12 @@ from typing import Protocol
 from agent.clock import Clock
 from agent.config import Transfer
 from agent.core.limits import SLICE_MODELS
-from agent.core.retry import Backoff
+from agent.core.retry import FAILURE_REMEMBERED_S, Backoff
 from agent.core.states import FINAL, State
 from agent.core.target import Target
 from agent.core.waits import ForDisk, ForRateLimit, ForRetry, ForWindow, Wait
 from agent.errors import Code, WantdError
+from agent.jobs.completion import Completions
 from agent.jobs.run import NotNow, Run
 from agent.state.feed import Feed
 from agent.state.job import Job
@@ -29,6 +30,10 @@ class CarriesOut(Protocol):
 
     async def run(self, run: Run) -> Published:
         """Have the model published. Raises WantdError, NotNow, CancelledError."""
+        ...
+
+    async def is_known_whole(self, target: Target, commit: str) -> bool:
+        """Whether a source that knows all files of the model can be asked now. Raises WantdError."""
         ...
 
 
@@ -54,10 +59,11 @@ class Room(Protocol):
 
 @dataclass(slots=True)
 class _Failures:
-    """Failures in a row without progress, and the bytes that were there at the last one."""
+    """Failures in a row without progress; the bytes that were there at the last one, and when that was (monotonic)."""
 
     count: int = 0
     bytes_then: int = 0
+    at: float = 0.0
 
 
 class Board:
@@ -87,6 +93,7 @@ class Board:
         self._chance = chance
         self._runs: dict[Job, tuple[Run, asyncio.Task[None]]] = {}
         self._failures: dict[Job, _Failures] = {}
+        self._completions = Completions(runner.is_known_whole)
         self._ending: set[asyncio.Task[None]] = set()
 
     # What intake does
@@ -94,7 +101,7 @@ class Board:
     def subscribe(self, ticket: Ticket, target: Target, priority: int, published: Published | None) -> Job:
         """Let the ticket share the job for the target, begun now if it is the first to want it.
 
-        `published` is what the store has of it.
+        `published` is what the store has of it. A job that failed is tried again, but for one that failed just now.
         """
         job = self.jobs.get(target)
         if job is None:
@@ -107,9 +114,14 @@ class Board:
             self._ready(job, published)
         elif state is State.QUEUED and not runs:
             self._start(job)
-        elif state is State.READY and published is None:
+        elif (state is State.READY and published is None) or (state is State.FAILED and not self._failed_just_now(job)):
+            self._failures.pop(job, None)
             self._start_again(job)
         return job
+
+    def _failed_just_now(self, job: Job) -> bool:
+        failures = self._failures.get(job)
+        return failures is not None and self._clock.monotonic() - failures.at < FAILURE_REMEMBERED_S
 
     def unsubscribe(self, ticket: Ticket, jobs: Iterable[Job]) -> None:
         """The ticket no longer wants these; work that no other want needs stops."""
@@ -118,6 +130,7 @@ class Board:
                 continue
             self._clock.forget(_appointment(job))
             self._failures.pop(job, None)
+            self._completions.forget(job)
             if self.jobs.get(job.target) is job:
                 del self.jobs[job.target]
             if job in self._runs:
@@ -182,6 +195,16 @@ class Board:
                 free -= wait.need_bytes
                 self._start(job)
 
+    async def complete(self) -> None:
+        """What was planned from a cache's listing, which may lack files, is planned again now that the Hub answers.
+
+        Such a model stays ready until then, and is ready again where that does not work.
+        """
+        for job, commit in await self._completions.due():
+            job.log.info("{}: the Hub answers; looking for files that are missing", job.target.model)
+            job.again()
+            self._start(job, commit)
+
     async def obey_windows(self, holds: Callable[[Job], ForWindow | None]) -> None:
         """In a window that pauses, downloads stop and keep their partials; when it has ended, they go on."""
         for job, (_, task) in list(self._runs.items()):
@@ -233,9 +256,9 @@ class Board:
 
     # The life of a job
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, commit: str | None = None) -> None:
         self._clock.forget(_appointment(job))
-        run = Run(job)
+        run = Run(job, commit=commit)
         task = asyncio.create_task(self._work(run), name=f"job {job.target.name}")
         self._runs[job] = run, task
 
@@ -253,10 +276,11 @@ class Board:
                 if self._runs.get(job, (None, None))[0] is run:
                     del self._runs[job]
         except NotNow as later:
-            if job.wanted_by:
+            if job.wanted_by and not await self._still_there(run):
                 self._park(job, later.wait, None)
         except WantdError as error:
-            self._failed(job, error)
+            if not await self._still_there(run, error):
+                self._failed(job, error)
         except Exception as error:  # noqa: BLE001  the boundary of a job: a fault in here must not end the agent
             job.log.opt(exception=error).error("a fault of wantd itself, in the job for {}", job.target.model)
             hint = "please report it with the agent's log; it is tried again"
@@ -266,9 +290,21 @@ class Board:
             seconds = self._clock.monotonic() - began
             job.log.info("{} ready after {:.1f} s: {}", job.target.model, seconds, published.path)
 
+    async def _still_there(self, run: Run, error: WantdError | None = None) -> bool:
+        """Whether the model that the run was to complete is in the store as before, and so is ready again."""
+        job = run.job
+        there = await asyncio.to_thread(self._shelf.published, job.target) if run.commit else None
+        if there is None or job in self._runs or self.jobs.get(job.target) is not job:
+            return False
+        self._ready(job, there)
+        if error:
+            self._completions.failed(job, error)
+        return True
+
     def _ready(self, job: Job, published: Published) -> None:
         self._clock.forget(_appointment(job))
         self._failures.pop(job, None)
+        self._completions.note(job, published)
         job.ready(published)
 
     def _failed(self, job: Job, error: WantdError) -> None:
@@ -279,6 +315,7 @@ class Board:
         moved = job.progress.bytes_done > failures.bytes_then
         failures.count = 1 if moved else failures.count + 1
         failures.bytes_then = job.progress.bytes_done
+        failures.at = self._clock.monotonic()
         config = self._config()
         delay = Backoff(config.retry_min_s, config.retry_max_s).delay(failures.count, error, self._chance())
         log = job.log.bind(code=error.code.value)

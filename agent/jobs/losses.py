@@ -70,6 +70,10 @@ class Losses:
         await asyncio.to_thread(self._see, published)
         return published
 
+    async def is_known_whole(self, target: Target, commit: str) -> bool:
+        """See `CarriesOut`."""
+        return await self._runner.is_known_whole(target, commit)
+
     def published(self, target: Target) -> Published | None:
         """See `Shelf`: what is found is watched."""
         published = self._layout.published(target)

@@ -70,6 +70,10 @@ class Planner:
         except WantdError as error:
             raise _unsettled(error, listings.values()) from None
 
+    async def is_known_whole(self, target: Target, commit: str) -> bool:
+        """Whether a source that knows all files of the model can be asked now. Raises what sources raise."""
+        return not (await self._listing(query(target, target.selection.repo, commit))).partial
+
     async def _listing(self, asked: Query) -> Listing:
         """What the source lists; one answer for all who ask the same at the same time."""
         asking = self._asked.get(asked)

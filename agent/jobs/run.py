@@ -23,10 +23,12 @@ class NotNow(Exception):
 class Run:
     """`lock` is the model's, held from the plan to the publication; `stage` is where the model is put together.
 
-    `disk` does the short steps of each file off the event loop.
+    `disk` does the short steps of each file off the event loop. With `commit`, the run completes a model that was
+    planned from a listing that may have lacked files: what is planned now, at that commit, takes the place of it.
     """
 
     job: Job
     disk: Batches = field(default_factory=Batches)
     lock: Lock | None = None
     stage: Stage | None = None
+    commit: str | None = None

@@ -18,6 +18,7 @@ from agent.core.progress import FileProgress
 from agent.core.remote import Fetched
 from agent.core.retry import FAILED_PLAN_S
 from agent.core.selection import RULES
+from agent.core.target import Target
 from agent.core.waits import ForDisk, ForSlot
 from agent.core.words import timestamp
 from agent.errors import WantdError
@@ -106,6 +107,9 @@ class Runner:
         job = run.job
         async with self.planning.place(lambda: job.priority, path=job.first_want):
             old = await asyncio.to_thread(self.layout.published, job.target)
+            if old and run.commit and old.record.provisional:
+                completed = await self.planner.plan(run, run.commit)
+                return old if completed.provisional else (old, completed)  # the first where the Hub has gone again
             if old and self.revisit.due(old, job.target):
                 plan = await self.revisit.plan(run, old)
                 return old if plan is None else (old, plan)
@@ -122,6 +126,10 @@ class Runner:
             raise
         self.failures = 0
         return plan
+
+    async def is_known_whole(self, target: Target, commit: str) -> bool:
+        """Whether a source that knows all files of the model can be asked now. Raises WantdError."""
+        return await self.planner.is_known_whole(target, commit)
 
     @contextlib.asynccontextmanager
     async def _model_lock(self, run: Run) -> AsyncIterator[None]:
@@ -236,6 +244,7 @@ class Runner:
             agent=self.agent,
             skipped=list(plan.skipped),
             warning=plan.warning,
+            provisional=plan.provisional,
             rules=RULES,
         )
 

@@ -119,14 +119,13 @@ class Assembly:
         origin = HubSource(hub_client, self._budgets, hub.endpoint, token=token, offline=hub.offline)
         self._client("report", report_url(config) if proxy.report else "", REPORT_LIMITS, Code.PROXY_UNREACHABLE)
         client = self._client("proxy", proxy.url, Limits(), Code.PROXY_UNREACHABLE)
-        # Last of all: a cache knows a branch as it was, and perhaps not all of its files.
         caches = self._host_caches
-        last = [HubCacheSource(caches)] if caches and has_hub_cache(caches) else []
+        stand_in = HubCacheSource(caches) if caches and has_hub_cache(caches) else None
         if client is None:
-            return Chain([origin, *last])
+            return Chain([origin], stand_in=stand_in)
         llmlb = LlmlbSource(client, self._budgets, proxy.url, key=proxy_key(self._environ), hub=hub.endpoint)
         mirror = HubSource(client, self._budgets, proxy.url, name="mirror")  # no token: it is the Hub's alone
-        return Chain([origin, ProxySource(llmlb, mirror, proxy.kind), *last])
+        return Chain([origin, ProxySource(llmlb, mirror, proxy.kind)], stand_in=stand_in)
 
     def _with_fleet(self, config: Config, chain: Chain) -> Source:
         fleet = config.fleet

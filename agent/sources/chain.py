@@ -2,6 +2,9 @@
 
 A source that cannot be reached, or that breaks the protocol, is passed over; what the first one knows for certain (not
 found, gated, bad token) is final. Bytes from one source are kept when the next goes on: the hash is the same.
+
+A stand-in comes last and knows a branch as it once was. It says what a model is only while the first source is out of
+reach; one that says "not now" (rate limited) is there, and knows better. Bytes are proved by hash: any fault will do.
 """
 
 from __future__ import annotations
@@ -42,15 +45,18 @@ class SourceHealth:
 
 
 class Chain:
-    """An ordered list of sources behind the contract of one. To be closed with `close`."""
+    """An ordered list of sources behind the contract of one, `stand_in` behind them. To be closed with `close`."""
 
     name = "chain"
 
-    def __init__(self, sources: Sequence[Source], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, sources: Sequence[Source], clock: Callable[[], float] = time.monotonic, stand_in: Source | None = None
+    ) -> None:
         if not sources:
             raise ValueError("a chain needs a source")
-        self._sources = tuple(sources)
-        self._breakers = [Breaker(clock) for _ in sources]
+        self._sources = (*sources, *([stand_in] if stand_in else []))
+        self._stand_in = stand_in
+        self._breakers = [Breaker(clock) for _ in self._sources]
         self._last: dict[int, WantdError | None] = {}  # by place: how the last question to the source ended
         # For a file whose locations failed: the place of the source in use, and how often in a row it failed.
         self._strikes: LRUCache[_Key, tuple[int, int]] = LRUCache(REMEMBERED)
@@ -109,6 +115,8 @@ class Chain:
             if name and (failed := self._wrong.get((at, (query.repo, query.revision, name)))):
                 errors[at] = failed
                 continue
+            if name is None and self._sources[at] is self._stand_in and not _out_of_reach((skipped | errors).get(0)):
+                continue
             try:
                 # The last one in the row is waited for, however long it takes.
                 question, patient = _question(ask, self._sources[at]), at == order[-1]
@@ -166,6 +174,10 @@ def _question(ask: Callable[[Source], Awaitable[T]], source: Source) -> Callable
 
 def _passed_over(error: WantdError) -> bool:
     return error.retryable or error.code in _PASSED_OVER
+
+
+def _out_of_reach(error: WantdError | None) -> bool:
+    return error is not None and error.code is not Code.RATE_LIMITED
 
 
 def _until(_: object, failed: WantdError, now: float) -> float:

@@ -7,7 +7,8 @@
         trees/<commit>.json            all files of the commit, where a whole snapshot was asked for
 
 https://huggingface.co/docs/huggingface_hub/guides/manage-cache; `trees` as huggingface_hub 2.4 writes it. Without it a
-listing has the files that were downloaded, which may not be all. A plain file in a snapshot has no hash.
+listing has the files that were downloaded, which may not be all: it is partial (docs/adoption.md says what follows from
+that). A plain file in a snapshot has no hash.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -64,10 +66,17 @@ class HubCacheSource:
 
     def _listing(self, query: Query) -> Listing:
         snapshot = self._snapshot(query)
-        files = {file.name: file for file in _linked(snapshot)}
-        files |= {file.name: file for file in _tree(snapshot)}
+        tree = {file.name: file for file in _tree(snapshot)}
+        files = {file.name: file for file in _linked(snapshot)} | tree
         check_collisions(files)
-        return Listing(self.name, query.repo, snapshot.commit, tuple(files[name] for name in sorted(files)))
+        return Listing(
+            self.name,
+            query.repo,
+            snapshot.commit,
+            tuple(files[name] for name in sorted(files)),
+            partial=not tree,
+            note=_note(snapshot, query.revision, whole=bool(tree)),
+        )
 
     def _locate(self, query: Query, name: SafeName) -> Location:
         snapshot = self._snapshot(query)
@@ -83,7 +92,7 @@ class HubCacheSource:
             )
         etag = _etag(path, snapshot)
         access = LocalFile(HostFile(path, snapshot.root, HUB, size, True))
-        return Location(self.name, access, size=size, sha256=etag if len(etag) == 64 else None)
+        return Location(self.name, access, etag or None, size, sha256=etag if len(etag) == 64 else None)
 
     def _snapshot(self, query: Query) -> _Snapshot:
         """The snapshot of the revision, in the first cache that has it."""
@@ -118,6 +127,21 @@ def _commit(folder: str, root: str, revision: str) -> str | None:
             return None
         return begun[0] if len(begun) == 1 and is_whole_commit(begun[0]) else None
     return None
+
+
+def _note(snapshot: _Snapshot, revision: str, *, whole: bool) -> str | None:
+    """What the cache does not know: whether a branch has moved since it was written, and files it never downloaded."""
+    known = []
+    if not is_commit(revision):
+        try:
+            since = os.stat(f"{snapshot.folder}/refs/{revision}", follow_symlinks=False).st_mtime
+        except OSError:
+            since = 0.0
+        day = datetime.fromtimestamp(since, UTC).date().isoformat()
+        known.append(f"{show(revision)} is {snapshot.commit[:12]}, as it was on {day}")
+    if not whole:
+        known.append("it lists only what was downloaded into it; the rest follows when the Hub can be reached")
+    return f"The Hub could not be asked; this is from its cache on this host: {'; '.join(known)}." if known else None
 
 
 def _linked(snapshot: _Snapshot) -> Iterator[RemoteFile]:

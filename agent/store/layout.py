@@ -69,6 +69,8 @@ class Record(msgspec.Struct, frozen=True):
     """What `.wantd.json` holds. `selection` is what was requested, `opens` the GGUF file or None.
 
     `skipped` and `warning` are as in a progress file (docs/protocol.md); `rules` was `core.selection.RULES` then.
+    `provisional` says that the files were chosen from a cache's listing, which may lack some: the model is planned
+    again when the Hub can be asked.
     """
 
     schema: int
@@ -86,6 +88,7 @@ class Record(msgspec.Struct, frozen=True):
     agent: str = ""
     skipped: list[str] = []
     warning: str | None = None
+    provisional: bool = False
     rules: int = 0
 
 

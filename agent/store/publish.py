@@ -192,7 +192,8 @@ class Stage:
 
     def _merge(self, directory: str, record: Record) -> None:
         old = read_record(directory)
-        if old is not None and old.files == record.files and self._layout.published(self._plan.target):
+        same = old is not None and (old.files, old.provisional) == (record.files, record.provisional)
+        if same and self._layout.published(self._plan.target):
             self.drop()  # another agent published the same files: where flock does not exclude, the first one wins
             return
         # Without `opens` the old version had no model.gguf of ours: a file of that name is somebody else's.

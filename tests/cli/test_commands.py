@@ -35,6 +35,16 @@ def test_get_ends_with_the_errors_own_exit_code_and_its_hint(agent: AgentProcess
     assert again.returncode == done.returncode
 
 
+def test_get_of_every_file_of_the_commit(make_agent: Callable[..., AgentProcess], hub: HubProcess) -> None:
+    with make_agent(policy__allow="any") as agent:
+        done = agent.wantd("get", "openai/gpt-oss-20b", "--snapshot", "all")
+        assert done.returncode == 0, done.stderr
+        there = {path.relative_to(done.stdout.strip()).as_posix() for path in Path(done.stdout.strip()).rglob("*")}
+        assert set(hub.repos()["openai/gpt-oss-20b"]["files"]) <= there
+        (want,) = agent.spool.glob("openai--gpt-oss-20b-*.want")
+        assert json.loads(want.read_bytes()) == {"model": "openai/gpt-oss-20b", "snapshot": "all"}
+
+
 def test_get_ends_without_an_agent_and_says_what_to_do(make_agent: Callable[..., AgentProcess]) -> None:
     agent = make_agent()
     done = agent.wantd("get", "qwen3")

@@ -19,15 +19,17 @@ from tests.hub.process import HubProcess
 GGUF = "bartowski/Qwen_Qwen3-0.6B-GGUF"
 FILE = "Qwen_Qwen3-0.6B-Q4_K_M.gguf"
 SHARDED = "openai/gpt-oss-20b"
+QWEN = "Qwen/Qwen3-0.6B"
+ONE_BY_ONE = "import sys, huggingface_hub\nfor name in sys.argv[2:]: huggingface_hub.hf_hub_download(sys.argv[1], name)"
 SNAPSHOT = (
     "import sys, huggingface_hub; huggingface_hub.snapshot_download(sys.argv[1], allow_patterns=sys.argv[2:] or None)"
 )
 
 
-def hub_cache(home: Path, hub: HubProcess, repo: str, *patterns: str) -> Path:
+def hub_cache(home: Path, hub: HubProcess, repo: str, *patterns: str, code: str = SNAPSHOT) -> Path:
     """A cache that huggingface_hub itself has written, in the usual place of this home."""
     environ = clean_environment(HOME=str(home), HF_ENDPOINT=hub.endpoint, HF_HUB_DISABLE_XET="1")
-    subprocess.run([sys.executable, "-c", SNAPSHOT, repo, *patterns], env=environ, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, repo, *patterns], env=environ, check=True, timeout=60)
     hub.reset()
     return home / ".cache/huggingface/hub"
 
@@ -137,6 +139,50 @@ def test_what_the_cache_lacks_waits_for_the_hub(make_agent: Callable[..., AgentP
         agent.drop("x", "qwen3")
         answer = agent.wait("x", "waiting")
         assert "127.0.0.1" in json.dumps(answer)
+
+
+def in_part(make_agent: Callable[..., AgentProcess], hub: HubProcess, *left_out: str) -> AgentProcess:
+    """An agent whose Hub is down, beside a cache into which a library has fetched file by file, but for some."""
+    agent = make_agent(policy__allow="any", scheduler__rescan_s=0.5)
+    names = [name for name in hub.repos()[QWEN]["files"] if name not in left_out]
+    hub_cache(agent.root, hub, QWEN, *names, code=ONE_BY_ONE)
+    hub.fault("hub/*", status=503)
+    return agent
+
+
+def test_a_model_without_its_tokenizer_in_the_cache_waits_for_the_hub(
+    make_agent: Callable[..., AgentProcess], hub: HubProcess
+) -> None:
+    with in_part(make_agent, hub, "tokenizer.json", "vocab.json", "merges.txt") as agent:
+        agent.drop("x", QWEN)
+        answer = agent.wait("x", "waiting")
+        assert answer["waiting"]["for"] == "retry"
+        assert "adopted:hub may lack files of it: the tokenizer" in answer["waiting"]["because"]["message"]
+        hub.clear_faults()
+        os.utime(agent.spool / "x.want")
+        folder = Path(agent.ready("x"))
+        assert (folder / "tokenizer.json").exists()
+        assert sent(hub, ".safetensors") == 0
+
+
+def test_what_the_cache_lacks_of_a_model_that_loads_without_it_comes_when_the_hub_is_back(
+    make_agent: Callable[..., AgentProcess], hub: HubProcess
+) -> None:
+    with in_part(make_agent, hub, "README.md", "generation_config.json") as agent:
+        agent.drop("x", QWEN)
+        folder = Path(agent.ready("x"))
+        assert not (folder / "README.md").exists()
+        (model,) = (agent.progress("x") or {})["models"]
+        assert "it lists only what was downloaded into it" in model["warning"]
+        weights = (folder / "model.safetensors").stat().st_ino
+        hub.clear_faults()
+        wait_until((folder / "README.md").exists, "what was missing is there")
+        wait_until(lambda: (agent.progress("x") or {})["state"] == "ready", "ready again")
+        (model,) = (agent.progress("x") or {})["models"]
+        assert "warning" not in model
+        assert json.loads((folder / ".wantd.json").read_bytes())["provisional"] is False
+        assert (folder / "model.safetensors").stat().st_ino == weights
+        assert sent(hub, ".safetensors") == 0
 
 
 @pytest.mark.parametrize("cache", PLACES)

@@ -9,16 +9,18 @@ import pytest
 
 from agent.config import Transfer
 from agent.core.progress import FileProgress
+from agent.core.retry import FAILURE_REMEMBERED_S
 from agent.core.states import State
 from agent.core.target import Target
 from agent.core.waits import ForDisk, ForLock, ForRateLimit, ForRetry, ForSlot, ForWindow, Wait
-from agent.errors import Code
+from agent.errors import Code, WantdError
 from agent.jobs.board import Board
 from agent.jobs.run import NotNow
 from agent.state.feed import Change, Feed
 from agent.state.job import Job
 from agent.store.locks import Lock, Locks
 from tests.fakes import (
+    COMMIT,
     START,
     FakeClock,
     FakeDisk,
@@ -235,6 +237,28 @@ async def test_what_time_does_not_mend_fails_at_once_and_says_which_model(table:
     assert len(table.runner.runs) == 1
 
 
+async def test_a_new_want_for_a_model_that_failed_long_ago_has_it_tried_again(table: Table) -> None:
+    job = await table.want(by="a")
+    await table.runner.fail("qwen3", error(Code.GATED))
+    await table.clock.advance(FAILURE_REMEMBERED_S)
+    assert await table.want(by="b") is job
+    assert (table.runner.active, job.progress.state, job.progress.attempt) == (["qwen3"], State.QUEUED, 2)
+    assert await table.want(by="c") is job
+    assert len(table.runner.runs) == 2
+
+
+async def test_new_wants_for_a_model_that_failed_just_now_are_told_why_and_ask_nobody(table: Table) -> None:
+    job = await table.want(by="a")
+    await table.runner.fail("qwen3", error(Code.GATED))
+    await table.clock.advance(FAILURE_REMEMBERED_S - 0.1)
+    for number in range(3):
+        assert await table.want(by=f"b{number}") is job
+    assert (table.runner.active, job.progress.state) == ([], State.FAILED)
+    await table.clock.advance(0.1)  # counted from the failure, and not from the last want
+    await table.want(by="c")
+    assert table.runner.active == ["qwen3"]
+
+
 async def test_an_error_that_knows_its_model_keeps_it(table: Table) -> None:
     job = await table.want()
     why = error(Code.GATED)
@@ -351,6 +375,79 @@ async def test_failures_are_forgotten_with_the_job_and_with_success(table: Table
     table.board.unsubscribe(wanted, [job])  # type: ignore[arg-type]
     await table.want()
     assert await waits(table, 1) == [3.0]
+
+
+# A model that was planned without the Hub
+
+
+async def provisional(table: Table) -> Job:
+    """A job whose model was found in a cache of this host, and may lack files."""
+    job = await table.want()
+    table.store.models[job.target] = found = published(job.target, provisional=True)
+    job.resolve()
+    table.runner.end("qwen3", found)
+    await settle()
+    assert job.progress.state is State.READY
+    return job
+
+
+async def test_a_provisional_model_is_planned_again_once_the_hub_answers(table: Table) -> None:
+    job = await provisional(table)
+    table.runner.hub = False
+    await table.board.complete()
+    assert (job.progress.state, table.runner.active) == (State.READY, [])
+    table.runner.hub = True
+    await table.board.complete()
+    await settle()
+    assert table.runner.latest("qwen3").commit == COMMIT == table.runner.asked[-1][1]
+    table.store.publish(job.target)
+    await table.runner.finish("qwen3")
+    await table.board.complete()
+    assert (job.progress.state, len(table.runner.runs), len(table.runner.asked)) == (State.READY, 2, 2)
+
+
+@pytest.mark.parametrize("code", [Code.STALLED, Code.DISK_FULL, Code.GATED])
+async def test_one_that_cannot_be_completed_is_ready_as_before(table: Table, code: Code) -> None:
+    job = await provisional(table)
+    await table.board.complete()
+    await settle()
+    await table.runner.fail("qwen3", error(code))
+    assert (job.progress.state, job.progress.error, table.clock.appointments) == (State.READY, None, {})
+    await table.board.complete()
+    await settle()
+    assert len(table.runner.runs) == (2 if code is Code.GATED else 3)  # what is final is not tried again
+
+
+async def test_one_that_has_gone_from_the_store_meanwhile_is_fetched_as_any_other(table: Table) -> None:
+    job = await provisional(table)
+    await table.board.complete()
+    await settle()
+    table.store.models.clear()
+    await table.runner.fail("qwen3", error(Code.STALLED))
+    assert isinstance(job.progress.waiting, ForRetry)
+
+
+@pytest.mark.parametrize("hub", [False, error(Code.RATE_LIMITED)])
+async def test_while_the_hub_is_not_back_one_question_is_enough_and_each_has_its_turn(
+    table: Table, hub: bool | WantdError
+) -> None:
+    for name in ("a", "b", "c"):
+        found = published(target(name), provisional=True)
+        table.board.subscribe(ticket(name), target(name), 5, found)
+    table.runner.hub = hub
+    for _ in range(4):
+        await table.board.complete()
+    assert [name for name, _ in table.runner.asked] == ["a", "b", "c", "a"]
+
+
+async def test_what_the_hub_refuses_for_good_or_nobody_wants_is_asked_for_no_more(table: Table) -> None:
+    job = await provisional(table)
+    table.board.subscribe(unwanted := ticket("b"), target("b"), 5, published(target("b"), provisional=True))
+    table.board.unsubscribe(unwanted, [table.jobs[target("b")]])
+    table.runner.hub = error(Code.REVISION_NOT_FOUND)
+    await table.board.complete()
+    await table.board.complete()
+    assert (table.runner.asked, job.progress.state) == ([("qwen3", COMMIT)], State.READY)
 
 
 # A touched want

@@ -18,6 +18,7 @@ from tests.harness import AgentProcess, clean_environment
 from tests.hub.process import HubProcess
 
 REPO = "sentence-transformers/all-MiniLM-L6-v2"
+GGUF = "example/all-MiniLM-L6-v2-GGUF"
 PRELUDE = "import json, os, sys\nargument = json.loads(sys.argv[1])\nresult = None\n"
 
 Runtime = Callable[..., Any]
@@ -51,13 +52,29 @@ def package(runtime: Runtime) -> str:
     return directory
 
 
+@pytest.fixture(scope="session")
+def converted(package: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the same model as a GGUF, as llama.cpp's converter makes it."""
+    directory = tmp_path_factory.mktemp("gguf")
+    script = Path(__file__).parent / "to_gguf.py"
+    command = [os.environ["RUNTIMES_PYTHON"], str(script), package, str(directory / "all-MiniLM-L6-v2-F32.gguf")]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return directory
+
+
 @pytest.fixture(scope="module")
-def published(package: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The model's directory in the store, and the view, after an agent has fetched every file from a Hub."""
-    with HubProcess("--no-standard", "--repo", f"{REPO}={package}") as hub:
+def published(package: str, converted: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The paths of both models in the store by repository, and that of the "view", after an agent has fetched them.
+
+    Which files they are, the rules alone decide.
+    """
+    repositories = {REPO: package, GGUF: str(converted)}
+    served = [part for repo, directory in repositories.items() for part in ("--repo", f"{repo}={directory}")]
+    with HubProcess("--no-standard", *served) as hub:
         root = tmp_path_factory.mktemp("agent")
         with AgentProcess(root, hub.endpoint, policy__allow="any") as agent:
-            files = sorted(str(path.relative_to(package)) for path in Path(package).rglob("*") if path.is_file())
-            agent.drop("model", {"model": REPO, "files": [name for name in files if not name.startswith(".")]})
-            path = agent.ready("model")
-    yield path, f"{root}/hub"
+            for at, repo in enumerate(repositories):
+                agent.drop(f"{at}", repo)
+            paths = {repo: agent.ready(f"{at}") for at, repo in enumerate(repositories)}
+    yield paths | {"view": f"{root}/hub"}

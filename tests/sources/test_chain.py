@@ -281,6 +281,37 @@ async def test_a_listing_says_why_the_sources_before_were_passed_over() -> None:
         assert (because.code, because.message) == (Code.HUB_UNREACHABLE, "hub: it is hub_unreachable")
 
 
+@pytest.mark.parametrize("code", [Code.HUB_UNREACHABLE, Code.STALLED, Code.HUB_PROTOCOL])
+async def test_a_stand_in_lists_what_the_first_source_cannot(code: Code) -> None:
+    chain = Chain([Fake("hub", fault(code))], stand_in=Fake("cache"))
+    assert (await chain.listing(QUERY)).source == "cache"
+    assert (await chain.locate(QUERY, NAME)).source == "cache"
+
+
+async def test_a_hub_that_only_asks_for_patience_is_waited_for_and_a_branch_of_old_is_not_taken() -> None:
+    cache = Fake("cache")
+    chain = Chain([Fake("hub", fault(Code.RATE_LIMITED, 30))], stand_in=cache)
+    with pytest.raises(WantdError) as caught:
+        await chain.listing(QUERY)
+    assert (caught.value.code, caught.value.retry_after_s) == (Code.RATE_LIMITED, 30)
+    assert not cache.asked
+    assert (await chain.locate(QUERY, NAME)).source == "cache"  # these bytes are proved by their hash
+
+
+async def test_a_stand_in_is_asked_while_the_first_source_is_left_alone_and_no_longer() -> None:
+    hub, cache, clock = Fake("hub", unreachable()), Fake("cache"), Clock()
+    chain = Chain([hub], clock, stand_in=cache)
+    for _ in range(3):
+        assert (await chain.listing(QUERY)).source == "cache"
+    assert len(hub.asked) == 1
+    hub.error = None
+    clock.now += DOWN_S
+    await chain.listing(QUERY)  # probes in the background
+    await settled()
+    assert (await chain.listing(QUERY)).source == "hub"
+    await chain.close()
+
+
 async def test_any_number_of_failing_files_takes_bounded_memory() -> None:
     chain = Chain([Fake("hub"), Fake("proxy")])
     for n in range(REMEMBERED + 10):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -13,12 +14,15 @@ from agent.core.remote import Location
 from agent.embedded_hub.repo import Repo
 from agent.errors import Code, WantdError
 from agent.sources.chain import Chain
+from agent.sources.host_caches import HostCaches
+from agent.sources.hub_cache import HubCacheSource, LocalFile
 from tests.hub.access import TOKEN_GRANTED, TOKEN_PLAIN, ClosedRepo
 from tests.hub.balancer import BalancedModel, EmbeddedBalancer
 from tests.hub.faults import Faults
 from tests.hub.server import InstrumentedHub
 from tests.hub.standard import PARTIAL
 from tests.sources.asking import ask, http_of
+from tests.sources.cached import write_cache
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nothing listens
 
@@ -29,7 +33,8 @@ README = SafeName("README.md")
 Connect = Callable[..., Source]
 
 WITH_TOKEN = ["hub", "mirror", "chain of one", "chain behind a dead Hub"]
-HUB_LIKE = [*WITH_TOKEN, "proxy that is a mirror"]
+OVER_HTTP = [*WITH_TOKEN, "proxy that is a mirror"]
+HUB_LIKE = [*OVER_HTTP, "the Hub's cache", "the Hub's cache behind a dead Hub"]
 BALANCERS = [
     "llmlb",
     "llmlb of /v0",
@@ -64,12 +69,20 @@ def connect(
     make_source: Connect,
     make_llmlb: Connect,
     make_proxy: Connect,
+    tmp_path: Path,
 ) -> Connect:
     """`connect(token)`: the implementation, with the embedded Hub's models behind it."""
+    if "cache" in request.param:
+        for repo in hub.repos.values():
+            if not is_closed(repo):
+                write_cache(tmp_path / "hub", repo)
     if "/v0" in request.param:
         balancer.options.generations = ("v0",)
     if "without" in request.param:
         balancer.models = {store_name(repo.id): balanced(repo, False) for repo in hub.repos.values()}
+
+    def cache() -> Source:
+        return HubCacheSource(HostCaches(lambda: [str(tmp_path / "hub")], {}, list))
 
     def make(token: str | None = None) -> Source:
         match request.param:
@@ -85,6 +98,10 @@ def connect(
                 return Chain([make_source(DEAD), make_source(hub.endpoint, token=token, name="mirror")])
             case "proxy that is llmlb":
                 return make_proxy(balancer.url)
+            case "the Hub's cache":
+                return cache()
+            case "the Hub's cache behind a dead Hub":
+                return Chain([make_source(DEAD)], stand_in=cache())
             case "llmlb behind a dead Hub":
                 return Chain([make_source(DEAD), make_llmlb(balancer.url)])
             case _:
@@ -94,6 +111,7 @@ def connect(
 
 
 every_source = pytest.mark.parametrize("connect", HUB_LIKE + BALANCERS, indirect=True)
+every_source_over_http = pytest.mark.parametrize("connect", OVER_HTTP + BALANCERS, indirect=True)
 every_hub = pytest.mark.parametrize("connect", HUB_LIKE, indirect=True)
 every_hub_with_a_token = pytest.mark.parametrize("connect", WITH_TOKEN, indirect=True)
 every_balancer = pytest.mark.parametrize("connect", BALANCERS, indirect=True)
@@ -101,6 +119,9 @@ every_balancer = pytest.mark.parametrize("connect", BALANCERS, indirect=True)
 
 async def read(location: Location) -> bytes:
     """The bytes behind a location, as the transfer engine asks: its headers, no redirect."""
+    if isinstance(location.access, LocalFile):
+        with open(location.access.file.path, "rb") as file:
+            return file.read()
     async with (
         aiohttp.ClientSession() as session,
         session.get(http_of(location).url, headers=dict(http_of(location).headers), allow_redirects=False) as response,
@@ -287,7 +308,7 @@ async def test_a_token_that_was_granted_access_opens_a_gated_model(connect: Conn
         assert len(await read(location)) == file.size
 
 
-@every_source
+@every_source_over_http
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 async def test_what_time_may_mend_is_retryable(
     connect: Connect, hub: InstrumentedHub, balancer: EmbeddedBalancer, status: int
@@ -302,7 +323,7 @@ async def test_what_time_may_mend_is_retryable(
         assert caught.value.retryable
 
 
-@every_source
+@every_source_over_http
 async def test_a_rate_limit_says_how_long(connect: Connect, hub: InstrumentedHub, balancer: EmbeddedBalancer) -> None:
     hub.faults.set("hub/*", Faults(status=429, retry_after="40"))
     balancer.faults.set("llmlb/*", Faults(status=429, retry_after="40"))

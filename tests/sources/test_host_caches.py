@@ -295,6 +295,26 @@ def test_a_tree_tells_of_files_that_were_not_downloaded(host: Host, source: HubC
     assert caught.value.code is Code.FILE_NOT_FOUND
 
 
+def test_a_listing_says_whether_it_may_lack_files_and_since_when_it_knows_a_branch(
+    host: Host, source: HubCacheSource
+) -> None:
+    folder = snapshot(host, {NAME: DATA})
+    os.utime(folder / "refs" / "main", (1_700_000_000, 1_700_000_000))
+    listing = asyncio.run(source.listing(ask(REPO)))
+    assert (listing.partial, listing.note) == (
+        True,
+        "The Hub could not be asked; this is from its cache on this host: 'main' is 1a2b3c4d5e6f, as it was on "
+        "2023-11-14; it lists only what was downloaded into it; the rest follows when the Hub can be reached.",
+    )
+    known = {NAME: {"size": len(DATA), "blob_id": "1" * 40, "lfs_sha256": SHA256}}
+    host.put(f"{HUB}/{folder.name}/trees/{COMMIT}.json", json.dumps({"format_version": 1, "files": known}).encode())
+    listing = asyncio.run(source.listing(ask(REPO)))
+    assert not listing.partial
+    assert "as it was on 2023-11-14" in (listing.note or "")
+    listing = asyncio.run(source.listing(ask(REPO, COMMIT)))  # a commit never changes
+    assert (listing.partial, listing.note) == (False, None)
+
+
 def test_a_plain_file_in_a_snapshot_is_listed_without_a_hash(host: Host, source: HubCacheSource) -> None:
     folder = snapshot(host, {NAME: DATA})
     host.put(f"{HUB}/{folder.name}/snapshots/{COMMIT}/config.json", b"{}")

@@ -28,13 +28,13 @@ def pipeline_files(tree: Tree, index: RemoteFile, variant: str | None, formats: 
         raise broken(index, "is no index of a pipeline")
     found: dict[str, str] = {}  # component -> variant of its weights
     missing = []
-    for component, library in _components(value):
+    for component, pair in components(value):
         if not tree.inside(component):
             missing.append(component)
             continue
         chosen.folders.append(component)
-        if f"{component}/{library}.py" in tree:
-            chosen.code.append(f"{component}/{library}.{value[component][1]}")
+        if f"{component}/{pair[0]}.py" in tree:
+            chosen.code.append(f"{component}/{pair[0]}.{pair[1]}")
         if weights := weight_set(tree, component, variant, formats):
             chosen.files += weights.files
             if weights.variant:
@@ -48,10 +48,10 @@ def pipeline_files(tree: Tree, index: RemoteFile, variant: str | None, formats: 
     return chosen
 
 
-def _components(index: dict[str, Any]) -> list[tuple[str, str]]:
-    """Component and library of every component that the pipeline has."""
+def components(index: dict[str, Any]) -> list[tuple[str, tuple[str, str]]]:
+    """Every component that the pipeline has, with its library and class."""
     pairs = [(name, value) for name, value in index.items() if isinstance(value, list) and not name.startswith("_")]
-    return [(name, value[0]) for name, value in pairs if len(value) == 2 and isinstance(value[0], str)]
+    return [(name, (value[0], str(value[1]))) for name, value in pairs if len(value) == 2 and isinstance(value[0], str)]
 
 
 def _custom_pipeline(tree: Tree, index: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from agent.core.selection.diffusers import MODEL_INDEX, pipeline_files
 from agent.core.selection.gguf import gguf_files, gguf_sets, with_quant
 from agent.core.selection.named import by_filename, by_patterns, everything
 from agent.core.selection.no_match import ambiguous, forbidden, not_found
+from agent.core.selection.parts import part_files
 from agent.core.selection.sentence_transformers import MODULES, module_files
 from agent.core.selection.tree import Chosen, Tree
 from agent.core.selection.weights import is_risky, named_set, variants, weight_names, weight_set
@@ -38,7 +39,8 @@ def choose(selection: Selection, tree: Tree, formats: Collection[str]) -> Chosen
     if index := tree.get(MODEL_INDEX):
         return _complete(tree, pipeline_files(tree, index, selection.quant, formats), formats)
     if modules := tree.get(MODULES):
-        return _complete(tree, module_files(tree, modules, selection.quant, formats), formats)
+        chosen = module_files(tree, modules, selection.quant, formats)
+        return _complete(tree, chosen if tree.unread else _with_parts(tree, chosen, formats), formats)
     if ADAPTER_CONFIG in tree and not _has_model(tree) and not selection.quant:
         return adapter_files(tree, formats)
     return _complete(tree, _single_model(selection.quant, tree, formats), formats)
@@ -96,7 +98,13 @@ def _single_model(variant: str | None, tree: Tree, formats: Collection[str]) -> 
     adapter = tree.get("adapter_model.safetensors") if ADAPTER_CONFIG in tree else None
     if adapter and adapter not in chosen.files:
         chosen.files.append(adapter)  # transformers loads it on top of the model
-    return chosen
+    return chosen if folder or variant else _with_parts(tree, chosen, formats)
+
+
+def _with_parts(tree: Tree, chosen: Chosen, formats: Collection[str]) -> Chosen:
+    """The choice with the parts that the model's code opens without an index."""
+    files, folders = part_files(tree, chosen.folders, formats)
+    return replace(chosen, files=[*chosen.files, *files], folders=[*chosen.folders, *folders])
 
 
 def _only_folder(tree: Tree, formats: Collection[str]) -> str:

@@ -23,17 +23,20 @@ MODULES = "modules.json"
 _OWN_LIBRARY = (
     "sentence_transformers."  # a type that begins otherwise is a class of the repository, or of another library
 )
-_TRANSFORMERS = ("Transformer", "MLMTransformer", "CLIPModel")  # they load with transformers, and have weights
+TRANSFORMERS = ("Transformer", "MLMTransformer", "CLIPModel")  # they load with transformers, and have weights
 _ROUTERS = {"Router": "router_config.json", "Asym": "config.json"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Module:
+class Module:
+    """An entry of `modules.json`; `type` is the full name of its class."""
+
     folder: str
     type: str
 
     @property
     def class_name(self) -> str:
+        """The last part of the type."""
         return self.type.rpartition(".")[2]
 
 
@@ -45,14 +48,14 @@ def module_files(tree: Tree, modules: RemoteFile, variant: str | None, formats: 
     folders = {"": None}
     weights: dict[str, WeightSet | None] = {}  # by folder
     code: list[str] = []
-    for module in _modules(tree, modules, value):
+    for module in modules_of(tree, modules, value):
         folders[module.folder] = None
         code += _code(tree, module)
         if module.class_name in _ROUTERS:
             continue
         if module.folder not in weights:
             weights[module.folder] = weight_set(tree, module.folder, variant, formats)
-        if module.class_name in _TRANSFORMERS:
+        if module.class_name in TRANSFORMERS:
             code += auto_map(tree, module.folder)
             if not weights[module.folder]:
                 raise not_found(f"its module {show(module.folder or module.class_name)} has no weights")
@@ -62,7 +65,7 @@ def module_files(tree: Tree, modules: RemoteFile, variant: str | None, formats: 
     return Chosen([file for one in sets for file in one.files], list(folders), code=code)
 
 
-def _modules(tree: Tree, file: RemoteFile, value: Any) -> Iterator[_Module]:
+def modules_of(tree: Tree, file: RemoteFile, value: Any) -> Iterator[Module]:
     """The modules of the chain, and those inside of routers."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise broken(file, "is no list of modules")
@@ -70,12 +73,12 @@ def _modules(tree: Tree, file: RemoteFile, value: Any) -> Iterator[_Module]:
         path, kind = item.get("path"), item.get("type")
         if not isinstance(path, str) or not isinstance(kind, str):
             raise broken(file, "names a module without path or type")
-        module = _Module(path.strip("/"), kind)
+        module = Module(path.strip("/"), kind)
         yield module
         yield from _routed(tree, module)
 
 
-def _routed(tree: Tree, module: _Module) -> Iterator[_Module]:
+def _routed(tree: Tree, module: Module) -> Iterator[Module]:
     if module.class_name not in _ROUTERS:
         return
     prefix = f"{module.folder}/" if module.folder else ""
@@ -84,10 +87,10 @@ def _routed(tree: Tree, module: _Module) -> Iterator[_Module]:
     types = value.get("types") if value is not UNREAD and isinstance(value, dict) else None
     for folder, kind in types.items() if isinstance(types, dict) else ():
         if isinstance(kind, str):
-            yield _Module(prefix + folder.strip("/"), kind)
+            yield Module(prefix + folder.strip("/"), kind)
 
 
-def _code(tree: Tree, module: _Module) -> list[str]:
+def _code(tree: Tree, module: Module) -> list[str]:
     """The class of the repository's own that a module is, if it is one."""
     if module.type.startswith(_OWN_LIBRARY):
         return []

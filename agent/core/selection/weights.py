@@ -24,7 +24,7 @@ from functools import cache
 from agent.core.names import safe_name, show
 from agent.core.remote import RemoteFile
 from agent.core.selection.code import WEIGHT_CODE_FORMATS, extension
-from agent.core.selection.no_match import NoMatch, ambiguous, forbidden, not_found
+from agent.core.selection.no_match import NoMatch, ambiguous, forbidden, listed, not_found
 from agent.core.selection.tree import UNREAD, Tree, broken
 from agent.errors import WantdError
 
@@ -125,6 +125,25 @@ def is_risky(name: str) -> bool:
     return extension(name) in WEIGHT_CODE_FORMATS and not TRAINING_STATE.search(name)
 
 
+def is_variant(name: str) -> bool:
+    """Whether the file holds safetensors of a variant, by its name."""
+    found = _spellings("safetensors")[0].match(name.rpartition("/")[2])
+    if not found:
+        return False
+    base, dot, _ = found["stem"].partition(".")
+    return bool(found["variant"] or (dot and base in _SAFETENSORS_BASES))
+
+
+def shards_without_index(tree: Tree, folder: str, chosen: Collection[str]) -> str | None:
+    """A numbered part of weights in a folder whose index is not there, or is not `chosen` although the part is."""
+    for group in (group for format in _FORMATS for group in _groups(tree, folder, format)):
+        parts = [file.name for file in group.shards.values()]
+        without = not group.indexes or any(part in chosen for part in parts)
+        if parts and without and not any(index.name in chosen for index in group.indexes):
+            return min(parts)
+    return None
+
+
 @cache
 def _spellings(format: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """How weights of a format are named, and their indexes."""
@@ -171,6 +190,8 @@ def _pick(groups: list[_Group], variant: str | None, bases: Iterable[str]) -> _G
     if plain:
         return plain[0]
     rest = known or [group for group in groups if group.indexes] or groups
+    if variant and all(group.variant for group in rest):
+        raise not_found(f"it has weights of other variants than {show(variant)} only: {listed(rest[0].names)}")
     if len(rest) == 1:
         return rest[0]
     names = [name for group in rest for name in group.names]
