@@ -23,8 +23,10 @@ from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.losses import Losses
 from agent.jobs.planner import Planner
+from agent.jobs.room import Room
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
+from agent.jobs.uses import Uses
 from agent.net.budget import HostBudgets
 from agent.reports.balancer import BalancerReports
 from agent.reports.progress_files import ProgressFiles
@@ -34,6 +36,7 @@ from agent.reports.systemd import Supervisor, counts_in_words
 from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
+from agent.requests.wanted import others
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
 from agent.spool.watcher import Bell, Watcher
@@ -46,6 +49,7 @@ from agent.store.layout import Layout
 from agent.store.locks import Lock, Locks, read_holder
 from agent.store.publish import Modes
 from agent.store.record_watch import RecordWatch
+from agent.store.room.removal import Remover
 from agent.store.space import Space
 from agent.transfer.engine import Engine
 from agent.upkeep import Upkeep
@@ -77,6 +81,7 @@ class App:
             ("step log", self.step_log.serve()),
             ("intake", self.intake.serve()),
             ("losses", self.losses.serve(self.board)),
+            ("uses", self.uses.serve()),
             ("clock", self.clock.serve()),
         )
         services = [asyncio.create_task(self._watch_over(name, service), name=name) for name, service in parts]
@@ -119,7 +124,24 @@ class App:
         # Who works
         locks, inventory = Locks(), Inventory(layout)
         self.view = HubView(config.store.hub_cache, layout, inventory, modes)
-        space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
+        space = Space(
+            config.store.dir,
+            lambda: live.config.store.min_free_bytes,
+            max_bytes=lambda: live.config.store.max_bytes,
+        )
+        catalog = CatalogFile(lambda: catalog_path(live.config))
+        await asyncio.to_thread(catalog.load)
+        self.room = Room(
+            layout=layout,
+            inventory=inventory,
+            space=space,
+            remover=Remover(layout, locks, inventory, self.view),
+            clock=clock,
+            jobs=jobs,
+            config=lambda: live.config.store,
+            others=others(layout, config.spool.dir, lambda: catalog.catalog, lambda: self.intake.postponed()),
+        )
+        self.uses = Uses(feed, layout, clock)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
@@ -130,7 +152,7 @@ class App:
             layout=layout,
             inventory=inventory,
             view=self.view,
-            space=space,
+            room=self.room,
             slots=slots,
             waits=waits,
             clock=clock,
@@ -139,11 +161,9 @@ class App:
             agent=f"wantd {__version__} on {agent.host}",
         )
         self.losses = Losses(runner, layout, clock, self._watch_store)
-        self.board = Board(jobs, self.losses, self.losses, space, clock, feed, lambda: live.config.transfer)
+        self.board = Board(jobs, self.losses, self.losses, self.room, clock, feed, lambda: live.config.transfer)
 
         # Who asks
-        catalog = CatalogFile(lambda: catalog_path(live.config))
-        await asyncio.to_thread(catalog.load)
         bell = Bell(loop)
         self.watcher = Watcher(config.spool.dir, bell, lambda: live.config.spool.watch)
         lookout = Lookout(bell, self.watcher, tickets, clock, lambda: live.config.spool)
@@ -170,6 +190,7 @@ class App:
             lookout=lookout,
             board=self.board,
             losses=self.losses,
+            room=self.room,
             slots=slots,
             progress_files=self.progress_files,
             agent_report=self.agent_report,

@@ -24,6 +24,7 @@ from agent.errors import ConfigError
 # Ten years, as good as no limit: timers of the kernel and of libraries overflow not far above.
 SECONDS_MAX = 315_360_000.0
 Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX)]
+SecondsOrNone = Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
 Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=0)]
 
@@ -44,6 +45,9 @@ class Store(Section, frozen=True):
     keep_partials_days: Seconds = 7.0
     min_free_bytes: Bytes = 64 * 1024 * 1024
     hub_cache: str = "hub"
+    max_bytes: Bytes = 0
+    evict: Literal["never", "lru"] = "never"
+    keep_days: SecondsOrNone = 0.0
 
 
 class Adopt(Section, frozen=True):

@@ -11,10 +11,11 @@ from typing import Protocol
 
 from agent.clock import Clock
 from agent.config import Transfer
+from agent.core.names import StoreName
 from agent.core.retry import Backoff
 from agent.core.states import State
 from agent.core.target import Target
-from agent.core.waits import ForDisk, ForRateLimit, ForRetry, Wait
+from agent.core.waits import ForDisk, ForQuota, ForRateLimit, ForRetry, Wait
 from agent.errors import Code, WantdError
 from agent.jobs.run import NotNow, Run
 from agent.state.feed import Feed
@@ -44,10 +45,18 @@ class Shelf(Protocol):
 
 
 class Room(Protocol):
-    """What the board needs of the disk."""
+    """What the board needs of the room for models (`jobs.room`)."""
 
     def free(self) -> int:
         """Bytes that are neither used nor reserved."""
+        ...
+
+    async def capacity(self) -> int:
+        """Bytes that jobs could have reserved for them now."""
+        ...
+
+    def leaving(self, name: StoreName) -> bool:
+        """Whether the model is being removed, or was a moment ago."""
         ...
 
 
@@ -95,6 +104,8 @@ class Board:
 
         `published` is what the store has of it.
         """
+        if published and self._room.leaving(target.name):
+            published = None
         job = self.jobs.get(target)
         if job is None:
             job = self.jobs[target] = Job(target, self._feed)
@@ -167,17 +178,22 @@ class Board:
         return True
 
     async def resume_for_room(self) -> None:
-        """Jobs that wait for disk space go on, by priority, as far as there is room now."""
+        """Jobs that wait for room go on, by priority, as far as there is some now or can be made."""
         waiting = [
             (job, job.progress.waiting)
             for job in self.jobs.values()
-            if job not in self._runs and isinstance(job.progress.waiting, ForDisk)
+            if job not in self._runs and isinstance(job.progress.waiting, ForDisk | ForQuota)
         ]
         if not waiting:
             return
-        free = await asyncio.to_thread(self._room.free)
+        free = await self._room.capacity()
         for job, wait in sorted(waiting, key=lambda pair: pair[0].priority):
-            if isinstance(wait, ForDisk) and job.progress.waiting is wait and wait.need_bytes <= free:
+            if (
+                isinstance(wait, ForDisk | ForQuota)
+                and job not in self._runs
+                and job.progress.waiting is wait
+                and wait.need_bytes <= free
+            ):
                 free -= wait.need_bytes
                 self._start(job)
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from agent.clock import Clock
 from agent.core.plan import Plan
 from agent.core.remote import Fetched
-from agent.core.waits import ForDisk, ForSlot
+from agent.core.waits import ForSlot
 from agent.core.words import timestamp
 from agent.errors import WantdError
 from agent.jobs.disk import finish_before_cancel
 from agent.jobs.files import Files, partial_key
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
+from agent.jobs.room import Room
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
 from agent.state.job import Job
@@ -28,7 +29,6 @@ from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout, Published, Record, RecordFile
 from agent.store.publish import Modes, Stage
-from agent.store.space import Space
 from agent.store.sweep import forget
 
 FILES_AT_ONCE = 32  # files of one job under way: enough to hide a round trip each behind 16 connections
@@ -47,7 +47,7 @@ class Runner:
     layout: Layout
     inventory: Inventory
     view: HubView
-    space: Space
+    room: Room
     slots: Slots
     waits: LockWaits
     clock: Clock
@@ -88,7 +88,7 @@ class Runner:
         job.planned(plan)
         await asyncio.to_thread(self.inventory.refresh)
         stage = Stage(self.layout, plan, self.modes)
-        with self._reserved(job, plan):
+        async with self._reserved(job, plan):
             job.download()
             await asyncio.to_thread(stage.begin)
             run.stage = stage
@@ -105,20 +105,19 @@ class Runner:
         await asyncio.to_thread(self.view.show, published.record)
         return published
 
-    @contextlib.contextmanager
-    def _reserved(self, job: Job, plan: Plan) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _reserved(self, job: Job, plan: Plan) -> AsyncIterator[None]:
         """The room for what is not there yet, for the block. Raises NotNow when it has to wait for room."""
         need = 0
         for file in plan.files:
             key, size = partial_key(file), file.size or 0
             if not (file.sha256 and self.inventory.find(file.sha256)):
                 need += max(size - _allocated(self.layout.part(key)), 0)
-        if shortage := self.space.reserve(job, need):
-            raise NotNow(ForDisk(shortage.need_bytes, shortage.free_bytes))
+        await self.room.reserve(job, need, plan.size)
         try:
             yield
         finally:
-            self.space.release(job)
+            self.room.release(job)
 
     async def _all_files(self, run: Run, plan: Plan) -> list[Fetched]:
         results: list[Fetched | None] = [None] * len(plan.files)

@@ -6,12 +6,13 @@ STORE/
     model.gguf                      hard link to the (first) GGUF file: the name that llmlb's node opens
     manifest.json                   the same facts as llmlb's node reads them
     .wantd.json                     the record, written last: what is not recorded is not published
+    .wantd.used                     empty; its time is when the model was last known to be wanted or leased
   .locks/qwen3.lock                 held while the model is downloaded (slashes as `--`)
   .locks/.<key>.lock                held while one file of more than 1 MiB is downloaded
   .locks/.spool-<spool>.lock        held by the agent that serves the spool, for as long as it runs
   .locks/.agent-<spool>.json        what that agent says of itself, for `wantd status`
   .partial/<key>.part, <key>.json   bytes on the way and their journal; key is the SHA-256 (git SHA-1 for plain files)
-  .partial/stage-<model>~<random>/  a model being assembled, renamed into place
+  .partial/stage-<model>~<random>/  a model being assembled, renamed into place; or one removed, renamed out of it
   .view/<repository>.json           what wantd made in `store.hub_cache` (`hub_view`)
 
 <spool> is the start of the SHA-256 of the spool's path. Temporary files (`.wantd-*.tmp`, `agent.disk`) can appear in
@@ -35,6 +36,7 @@ from agent.disk import disk_errors
 from agent.errors import WantdError
 
 RECORD = ".wantd.json"
+USED = ".wantd.used"
 MANIFEST = "manifest.json"
 LLMLB_GGUF = "model.gguf"
 LOCKS = ".locks"
@@ -42,6 +44,7 @@ PARTIAL = ".partial"
 VIEW = ".view"
 STAGE = "stage-"
 NEAR_STAGE = ".wantd-stage"  # in the model's directory; `core.names` refuses repository files that begin with `.wantd`
+UNFINISHED = f"{NEAR_STAGE}-removed"  # an empty directory in a model's that is being removed file by file
 RECORD_MAX_BYTES = 32 * 1024 * 1024  # a record of 100,000 files has about 20 MB
 
 
