@@ -13,6 +13,7 @@ from loguru import logger
 from agent import __version__
 from agent.clock import SystemClock
 from agent.config import Config, Live, catalog_path, own_directories
+from agent.core.catalog import did_you_mean
 from agent.core.progress import AgentInfo
 from agent.core.retry import STOP_S
 from agent.core.target import Target
@@ -39,6 +40,7 @@ from agent.requests.lookout import Lookout
 from agent.requests.wanted import others
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
+from agent.spool.scan import Scanner
 from agent.spool.watcher import Bell, Watcher
 from agent.state.feed import Feed
 from agent.state.job import Job
@@ -72,7 +74,7 @@ class App:
     async def run(self) -> None:
         """Start, serve until `stopping` is set, drain, stop.
 
-        Raises `store_unwritable`, and `lock_timeout` when another agent serves the spool.
+        Raises `store_unwritable`, and `spool_in_use` when another agent serves the spool.
         """
         await self._start()
         self._started.set()
@@ -109,6 +111,9 @@ class App:
         jobs: dict[Target, Job] = {}
         agent = AgentInfo(os.getpid(), socket.gethostname(), __version__)
 
+        catalog = CatalogFile(lambda: catalog_path(live.config))
+        await asyncio.to_thread(catalog.load)
+
         # Where bytes come from, and how
         budgets = HostBudgets()
         host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: own_directories(live.config))
@@ -118,7 +123,7 @@ class App:
         # Who is told
         self.progress_files = ProgressFiles(agent, feed, clock, lambda: live.config.spool.progress_interval_s)
         self.step_log = StepLog(feed)
-        self.agent_report = AgentReport(layout, config.spool.dir, clock.now())
+        self.agent_report = AgentReport(layout, config.spool.dir, live.file, clock.now())
         balancer = BalancerReports(jobs.values, agent.host, __version__, clock, self.sources.report)
 
         # Who works
@@ -147,7 +152,9 @@ class App:
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
         files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.adoption)
         runner = Runner(
-            planner=Planner(self.sources, files, lambda: live.config.policy),
+            planner=Planner(
+                self.sources, files, lambda: live.config.policy, lambda name: did_you_mean(catalog.catalog, name)
+            ),
             files=files,
             layout=layout,
             inventory=inventory,
@@ -166,7 +173,8 @@ class App:
         # Who asks
         bell = Bell(loop)
         self.watcher = Watcher(config.spool.dir, bell, lambda: live.config.spool.watch)
-        lookout = Lookout(bell, self.watcher, tickets, clock, lambda: live.config.spool)
+        scanner = Scanner(config.spool.dir, self.watcher.watch)
+        lookout = Lookout(bell, self.watcher, scanner, tickets, clock, lambda: live.config.spool)
         self.intake = Intake(
             tickets=tickets,
             lookout=lookout,
@@ -176,6 +184,7 @@ class App:
             published=self.losses.published,
             catalog=lambda: catalog.catalog,
             policy=lambda: live.config.policy.allow,
+            settings=live.file,
         )
 
         self.upkeep = Upkeep(
@@ -213,15 +222,15 @@ class App:
         return counts_in_words(self.progress_files.counts)
 
     def _hold_spool(self) -> None:
-        """Keep a second agent from this spool. Raises `lock_timeout` when there is one: it may be about to end."""
+        """Keep a second agent from this spool. Raises `spool_in_use` when there is one."""
         spool = self._live.config.spool.dir
         path = self.layout.spool_lock(spool)
         lock = Locks().try_acquire(path)  # not among the locks with a heartbeat: nothing waits for this one
         if lock is None:
             raise WantdError(
-                Code.LOCK_TIMEOUT,
-                f"another agent serves {spool}: {read_holder(path) or 'unknown'}",
-                "stop one of the two agents; `wantd status` shows the one that is running",
+                Code.SPOOL_IN_USE,
+                f"another agent already serves {spool}: {read_holder(path) or 'it is about to start or to stop'}",
+                "use that one (`wantd status` shows it), stop it first, or give this agent another spool.dir",
             )
         self._spool_lock = lock
 

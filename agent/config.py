@@ -29,6 +29,9 @@ Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=0)]
 
 
+SYSTEM_FILE = "/etc/wantd/config.toml"
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A group of keys, written `[name]` in the file."""
 
@@ -105,6 +108,7 @@ class Http(Section, frozen=True):
 
 
 class Log(Section, frozen=True):
+    format: Literal["text", "json"] = "text"
     level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
@@ -130,10 +134,14 @@ FIXED = (("spool", "dir"), ("store", "dir"), ("store", "hub_cache"), ("http", "l
 
 
 class Live:
-    """The configuration in force. Parts keep this, not a value out of it: a reload is one assignment to `config`."""
+    """The configuration in force. Parts keep this, not a value out of it: a reload is one assignment to `config`.
 
-    def __init__(self, config: Config) -> None:
+    `file` is where settings are read from, or would be if it were there.
+    """
+
+    def __init__(self, config: Config, file: str = SYSTEM_FILE) -> None:
         self.config = config
+        self.file = file
 
     def adopt(self, new: Config) -> list[str]:
         """Put another configuration in force, but for the keys in `FIXED`. Returns those of them that differ."""
@@ -151,7 +159,6 @@ class Live:
 
 SECTIONS: dict[str, type[Section]] = {field.name: field.type for field in msgspec.structs.fields(Config)}
 PREFIX = "WANTD_"
-SYSTEM_FILE = "/etc/wantd/config.toml"
 
 # Variables of other programs that count where a key is not set, the first one first.
 _FOREIGN = {
@@ -164,9 +171,18 @@ _FOREIGN = {
 
 def find_file(environ: Mapping[str, str]) -> str | None:
     """The configuration file that is in force without `--config`: the system's, then the user's, or None."""
-    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    candidates = (SYSTEM_FILE, f"{home}/wantd/config.toml")
-    return next((path for path in candidates if os.path.isfile(path)), None)
+    return next((path for path in (SYSTEM_FILE, _user_file(environ)) if os.path.isfile(path)), None)
+
+
+def file_to_write(path: str | None, environ: Mapping[str, str]) -> str:
+    """The configuration file to change: `path` (`--config`), else the one in force, else root's or the user's own."""
+    if path:
+        return os.path.abspath(path)
+    return find_file(environ) or (_user_file(environ) if os.geteuid() else SYSTEM_FILE)
+
+
+def _user_file(environ: Mapping[str, str]) -> str:
+    return f"{environ.get('XDG_CONFIG_HOME') or os.path.expanduser('~/.config')}/wantd/config.toml"
 
 
 def load(path: str | None, environ: Mapping[str, str]) -> Config:

@@ -38,6 +38,8 @@ class Code(StrEnum):
     DISK_FULL = "disk_full"
     LOCK_TIMEOUT = "lock_timeout"
     INTERNAL = "internal"
+    SPOOL_IN_USE = "spool_in_use"
+    SPOOL_UNWRITABLE = "spool_unwritable"
 
 
 RETRYABLE = frozenset(
@@ -59,6 +61,8 @@ class Exit(IntEnum):
     OK = 0
     FAILURE = 1
     USAGE = 2
+    NO_AGENT = 3  # `get` and `status`: no agent serves the spool
+    SOME_FAILED = 4  # `status`: at least one want has failed
     CONFIG = 78  # EX_CONFIG of sysexits(3); the unit's RestartPreventExitStatus
     INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 

@@ -36,6 +36,7 @@ class FakeClock:
 
     def __init__(self) -> None:
         self._elapsed = 0.0
+        self._start = START
         self.appointments: dict[str, tuple[float, Work]] = {}
         self.intervals: dict[str, tuple[Callable[[], float], Work]] = {}
         self._sleepers: list[tuple[float, asyncio.Event]] = []
@@ -44,7 +45,15 @@ class FakeClock:
         return 1000.0 + self._elapsed
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=self._elapsed)
+        return self._start + timedelta(seconds=self._elapsed)
+
+    def wall_is(self, seconds: float) -> None:
+        """Set the wall clock to a Unix time."""
+        self._start = datetime.fromtimestamp(seconds - self._elapsed, UTC)
+
+    def pass_(self, seconds: float) -> None:
+        """Let time pass while something works: nothing else has its turn meanwhile."""
+        self._elapsed += seconds
 
     async def sleep(self, seconds: float) -> None:
         over = asyncio.Event()

@@ -22,7 +22,7 @@ import pytest
 from loguru import logger
 
 from agent.app import App
-from agent.cli.logs import severe_enough
+from agent.cli.logs import lets_pass
 from agent.config import FIXED, Config, Live
 from agent.core.access import PlainHttp
 from agent.core.names import RepoId, StoreName
@@ -740,9 +740,22 @@ async def _reap(agent: Agent) -> None:
 async def _log_level(agent: Agent) -> None:
     await agent.start(log__level="ERROR")
     lines: list[str] = []
-    number = logger.add(lambda line: lines.append(str(line)), filter=severe_enough(lambda: agent.live.config.log.level))
+    number = logger.add(lambda line: lines.append(str(line)), filter=lets_pass(lambda: agent.live.config.log, "text"))
     logger.info("one")
     await agent.reload("log.level", "DEBUG")
+    logger.info("two")
+    logger.remove(number)
+    assert not any("one" in line for line in lines)
+    assert any("two" in line for line in lines)
+
+
+@takes_effect("log.format")
+async def _log_format(agent: Agent) -> None:
+    await agent.start()
+    lines: list[str] = []
+    number = logger.add(lambda line: lines.append(str(line)), filter=lets_pass(lambda: agent.live.config.log, "json"))
+    logger.info("one")
+    await agent.reload("log.format", "json")
     logger.info("two")
     logger.remove(number)
     assert not any("one" in line for line in lines)

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.disk import Sync, atomic_write
 from agent.errors import ConfigError
@@ -71,11 +71,15 @@ class Places:
 
 @dataclass(slots=True)
 class Host:
-    """The host, or with `root` an image of one below a directory, in which no service manager runs."""
+    """The host, or with `root` an image of one below a directory, in which no service manager runs.
+
+    `problems` are what a dry run found that would make the real one fail.
+    """
 
     say: Callable[[str], None]
     dry_run: bool = False
     root: str = ""
+    problems: list[str] = field(default_factory=list)
     run: Callable[[Sequence[str]], subprocess.CompletedProcess[str]] = lambda command: subprocess.run(
         command, check=False, capture_output=True, text=True
     )

@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(arguments: argparse.Namespace) -> int:
-    """Install. Returns 0."""
+    """Install. Returns 0, or 1 for a dry run that found what would keep the installation from working."""
     host = Host(print, arguments.dry_run, os.path.abspath(arguments.root) if arguments.root else "")
     places = Places.of_user(process_environment()) if arguments.user else Places.of_host()
     install(host, places, executable(), arguments.config)
-    return Exit.OK
+    return Exit.FAILURE if host.problems else Exit.OK
 
 
 def install(host: Host, places: Places, program: str, config: str | None) -> None:
@@ -145,6 +145,7 @@ def _check(host: Host, places: Places, program: str) -> None:
         elif closed := _closed(path):
             problems.append(f"{what}, {path}, is closed to other users by the mode of {closed}; {fix}")
     if problems and host.dry_run:
+        host.problems += problems
         for problem in problems:
             host.say(f"problem    {problem}")
     elif problems:

@@ -13,7 +13,7 @@ from loguru import logger
 
 from agent.app import App
 from agent.cli.logs import set_up
-from agent.config import Live, load, process_environment
+from agent.config import Live, Log, file_to_write, load, process_environment
 from agent.errors import ConfigError, Exit, WantdError
 from agent.reports import journald
 from agent.reports.systemd import Supervisor
@@ -29,8 +29,8 @@ def call(arguments: argparse.Namespace) -> int:
     environ = process_environment()
     supervisor = Supervisor.of(environ)
     try:
-        live = Live(load(arguments.config, environ))
-        set_up(lambda: live.config.log.level, environ)
+        live = Live(load(arguments.config, environ), file_to_write(arguments.config, environ))
+        set_up(lambda: live.config.log, environ)
         # A want's writer may come while the agent holds its read lease for an instant: the kernel then sends SIGIO.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         asyncio.run(_serve(arguments, live, supervisor))
@@ -44,7 +44,7 @@ def call(arguments: argparse.Namespace) -> int:
 
 def _say_why(error: ConfigError | WantdError, environ: Mapping[str, str]) -> int:
     """The reason in the journal, as what it is: an error, with its code."""
-    set_up(lambda: "INFO", environ)
+    set_up(Log, environ)
     if isinstance(error, ConfigError):
         for problem in error.problems:
             logger.bind(code="config").critical("{}", problem)

@@ -35,6 +35,7 @@ from agent.core.schema import build
 from agent.errors import Code, WantdError
 
 MAX_BYTES = 16 * 1024 * 1024  # the published ones have some kB; parsing this much takes 0.2 s
+SHOWN_PATTERNS = 5  # of policy.allow, in a hint
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")]
 
 
@@ -160,8 +161,10 @@ def allowed(policy: str | list[str], reference: Reference, entry: Entry | None) 
     )
 
 
-def resolve_reference(catalog: Catalog, policy: str | list[str], text: str) -> tuple[Reference, Entry | None]:
-    """Read a reference and look it up, with no network at all.
+def resolve_reference(
+    catalog: Catalog, policy: str | list[str], text: str, settings: str = "config.toml"
+) -> tuple[Reference, Entry | None]:
+    """Read a reference and look it up, with no network at all. `settings` is the file that sets `policy.allow`.
 
     Raises `want_invalid`, `forbidden_path`, and `model_not_supported` with the nearest ids in the hint.
     """
@@ -169,15 +172,29 @@ def resolve_reference(catalog: Catalog, policy: str | list[str], text: str) -> t
     entry = catalog.find(reference)
     if allowed(policy, reference, entry):
         return reference, entry
-    near = catalog.near(reference.model)
-    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    known = f"`wantd models` lists the {len(catalog.entries)} models of the catalog"
+    missing = "is not in the catalog of supported models" if entry is None else "is in the catalog"
+    refused = "" if policy == "catalog" else ", and policy.allow does not allow it"
     raise WantdError(
         Code.MODEL_NOT_SUPPORTED,
-        f"{show(reference.model)} is not in the catalog of supported models",
-        f"{meant}`wantd check` lists the {len(catalog.entries)} known ids; add an entry to the catalog, "
-        "or allow more with policy.allow",
+        f"{show(reference.model)} {missing}{refused}",
+        f"{did_you_mean(catalog, reference.model)}{known}; {_how_to_allow(policy, reference.model, settings)}",
         model=bare(text),
     )
+
+
+def did_you_mean(catalog: Catalog, name: str) -> str:
+    """The beginning of a hint: the known ids that look most like a name, or nothing."""
+    near = [known for known in catalog.near(name) if known != name.lower()]
+    return f"did you mean {' or '.join(near)}? " if near else ""
+
+
+def _how_to_allow(policy: str | list[str], name: str, settings: str) -> str:
+    """The command, and the line of the configuration that it writes."""
+    patterns = [policy] if isinstance(policy, str) else policy
+    line = ", ".join(f'"{pattern}"' for pattern in [*patterns, bare(name)])
+    change = f"set allow = [{line}]" if len(patterns) <= SHOWN_PATTERNS else f'add "{bare(name)}" to allow'
+    return f"to allow this one, run `wantd allow {bare(name)}`, or {change} under [policy] in {settings} and reload"
 
 
 def parse_catalog(data: bytes) -> Catalog:

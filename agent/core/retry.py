@@ -108,6 +108,12 @@ DISK_MISMATCHES = 2  # times granules are fetched again that the disk gave back 
 PARTIAL_POLL_S = 0.25  # between looks at a partial that another fetch holds
 PARTIAL_WAIT_S = 300.0  # of those looks before the job parks; the same patience as for a lock
 
+# -- looking at the spool (requests/lookout.py) ------------------------------------------------------------------------
+
+SCAN_REST = 4.0  # times a scan's own duration until the next: in a flood at most a fifth of the time goes into them
+GLANCE_S = 0.3  # a want in a quiet directory is to be served within 2 s whatever goes on in the others
+MISSED_S = 3.0  # a change that is older, and that no event told of, was missed by the watch
+
 # -- what is due by the clock (upkeep.py) and who is told -------------------------------------------------------------
 
 VIEW_LOCK_S = 5.0  # another agent that works on the view of the same store takes milliseconds for each repository

@@ -86,13 +86,15 @@ class Target:
         return str(replace(self.reference, quant=quant))
 
 
-def make_target(catalog: Catalog, policy: str | list[str], wanted: WantedModel) -> Target:
-    """What a want's model comes down to, with no network at all.
+def make_target(
+    catalog: Catalog, policy: str | list[str], wanted: WantedModel, *, settings: str = "config.toml"
+) -> Target:
+    """What a want's model comes down to, with no network at all. `settings` is the file to name in hints.
 
     Raises `model_not_supported`, `want_invalid`, `forbidden_path`.
     """
     wanted = _without_url(wanted, catalog)
-    reference, entry = resolve_reference(catalog, policy, wanted.reference)
+    reference, entry = resolve_reference(catalog, policy, wanted.reference, settings)
     reference = _with_revision(reference, wanted)
     for pattern in (*wanted.files, *wanted.exclude):
         safe_name(pattern)

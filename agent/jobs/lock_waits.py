@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.clock import Clock
+from agent.core.names import show
 from agent.core.retry import LOCK_POLL_S
 from agent.core.waits import ForLock
 from agent.errors import Code, WantdError
@@ -51,7 +52,8 @@ class LockWaits:
             if now - moved_at > patience:
                 raise WantdError(
                     Code.LOCK_TIMEOUT,
-                    f"no heartbeat for {patience:g} s from the holder of the lock: {holder or 'unknown'}",
+                    f"no heartbeat for {patience:g} s from the holder of the lock {show(path)}: "
+                    f"{holder or 'a process that did not write who it is into the lock file'}",
                     "check whether that process hangs or was stopped, and end it; the download then continues",
                 )
             job.wait(ForLock(holder.shown() if holder else None))

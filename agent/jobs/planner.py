@@ -19,14 +19,18 @@ from agent.errors import Code, WantdError
 from agent.jobs.files import Files
 from agent.jobs.run import Run
 
+# Without a token, the Hub answers for a repository that is missing as for a private one.
+UNKNOWN = (Code.MODEL_NOT_FOUND, Code.UNAUTHORIZED)
+
 
 @dataclass(slots=True)
 class Planner:
-    """Makes plans under the policy in force."""
+    """Makes plans under the policy in force. `meant` begins the hint for a name that no source has."""
 
     source: Source
     files: Files
     policy: Callable[[], Policy]
+    meant: Callable[[str], str] = lambda name: ""
 
     async def plan(self, run: Run) -> Plan:
         """The files of the job's target, at one commit. Raises what the sources and the rules raise."""
@@ -34,7 +38,12 @@ class Planner:
         selection = job.target.selection
         listings: dict[Any, Listing] = {}
         for repo, revision in needed_listings(selection):
-            listings[repo, revision] = await self.source.listing(query(job.target, repo, revision))
+            try:
+                listings[repo, revision] = await self.source.listing(query(job.target, repo, revision))
+            except WantdError as error:
+                if error.code in UNKNOWN and not error.hint.startswith("did you mean"):  # one error may come twice
+                    error.hint = self.meant(job.target.reference.model) + error.hint
+                raise
         main = listings[needed_listings(selection)[0]]
         job.listed(main)
         try:

@@ -73,7 +73,7 @@ class Room:
         if quota and whole > quota:
             raise WantdError(
                 Code.INSUFFICIENT_SPACE,
-                f"{whole} bytes needed, and the store may have {quota} in all (store.max_bytes)",
+                f"{size(whole)} needed, and the store may have {size(quota)} in all (store.max_bytes)",
                 "raise store.max_bytes, or choose a smaller quant",
             )
         async with self._turn:

@@ -53,6 +53,7 @@ class AgentFile(msgspec.Struct, frozen=True):
     host: str
     version: str
     spool: str
+    config: str = ""
     restart_needed: list[str] = []
     unanswered: list[Unanswered] = []
 
@@ -63,6 +64,7 @@ class AgentReport:
 
     layout: Layout
     spool: str
+    config: str
     started_at: datetime
     restart_needed: list[str] = field(default_factory=list)
     _written: AgentFile | None = None
@@ -77,6 +79,7 @@ class AgentReport:
             host=socket.gethostname(),
             version=__version__,
             spool=self.spool,
+            config=self.config,
             restart_needed=self.restart_needed,
             unanswered=[Unanswered(ascii(path), why) for path, why in first],
         )

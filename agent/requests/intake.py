@@ -58,7 +58,7 @@ class Intake:
     """Serves one spool: keeps `tickets` and, through the board, the jobs true to the wants that are there.
 
     `catalog` and `policy` (`policy.allow`) give what is in force now; `published` says what the store has of a target,
-    and touches the disk, as `read` does.
+    and touches the disk, as `read` does. `settings` is the file that `policy.allow` is set in, for hints.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Intake:
         catalog: Callable[[], Catalog],
         policy: Callable[[], str | list[str]],
         read: Callable[[str, bool], Seen] = read,
+        settings: str = "config.toml",
     ) -> None:
         self.tickets = tickets
         self._lookout = lookout
@@ -82,6 +83,7 @@ class Intake:
         self._catalog = catalog
         self._policy = policy
         self._read = read
+        self._settings = settings
         self._resolved_with = catalog(), policy()
         self._looked: dict[Target, tuple[float, Published]] = {}
 
@@ -193,6 +195,7 @@ class Intake:
                 else:
                     parts.append(target)
             ticket.parts = parts
+            _log_refused(ticket)
             self._feed.changed(ticket)
 
     async def _begin(self, ticket: Ticket) -> None:
@@ -206,7 +209,7 @@ class Intake:
 
     def _target(self, model: WantedModel) -> Target | WantdError:
         try:
-            return make_target(self._catalog(), self._policy(), model)
+            return make_target(self._catalog(), self._policy(), model, settings=self._settings)
         except WantdError as error:
             if error.model == model.reference:
                 error.model = model.reference  # one string, not two
@@ -255,6 +258,16 @@ class Intake:
             self._release(ticket)
             ticket.gone = True
             self._feed.gone(ticket)
+
+
+def _log_refused(ticket: Ticket) -> None:
+    """One line for the models of a want that the catalog, the policy or their own names refuse."""
+    refused = [part for part in ticket.parts if isinstance(part, WantdError)]
+    if refused:
+        first, more = refused[0], f", and {len(refused) - 1} more" if refused[1:] else ""
+        logger.bind(want=ticket.path, code=first.code.value, model=first.model).warning(
+            "{}: {} ({}){}", ascii(ticket.path), first.message, first.code, more
+        )
 
 
 def _jobs(ticket: Ticket) -> list[Job]:

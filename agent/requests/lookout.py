@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from agent.clock import Clock
 from agent.config import Spool
+from agent.core.retry import GLANCE_S, MISSED_S, SCAN_REST
 from agent.spool.files import QUIET_S
-from agent.spool.scan import Found, Scanner
-from agent.spool.watcher import Bell, Watcher
+from agent.spool.scan import Found, Known
+from agent.spool.watcher import Bell
 from agent.state.fair_queue import FairQueue
 from agent.state.ticket import Ticket
 
-SCAN_REST = 4.0  # times a scan's own duration until the next: in a flood at most a fifth of the time goes into them
-GLANCE_S = 0.3  # a want in a quiet directory is to be served within 2 s whatever goes on in the others
 GLANCE_MOST = 200  # wants of each directory
 BATCH = 250  # wants looked at between two looks at the bell: 10 to 20 ms
 PUT_AT_ONCE = 2000  # paths that join the queue in one turn of the loop: 5 ms
@@ -27,7 +26,6 @@ PUT_AT_ONCE = 2000  # paths that join the queue in one turn of the loop: 5 ms
 RESCANS_A_ROUND = 10
 RESCAN_NAMES = 1000  # wants looked at in each rescan at least: 4 ms; up to so many wants, all of them
 POLL_NAMES = 2000  # the same for each poll: 8 ms; 100,000 wants are gone through in 50 polls
-MISSED_S = 3.0  # a change that is older, and that no event told of, was missed by the watch
 
 
 @dataclass(slots=True)
@@ -50,15 +48,48 @@ class _Due:
     crowded: set[str] = field(default_factory=set)
 
 
+class Watch(Protocol):
+    """The watch that rings the bell: a `Watcher`. `ensure`, `keep` and `missed` are called in a worker thread."""
+
+    @property
+    def polling(self) -> bool: ...
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    def ensure(self) -> None: ...
+
+    def keep(self, folders: Collection[str]) -> None: ...
+
+    def missed(self) -> None: ...
+
+
+class Scans(Protocol):
+    """What looks at the spool: a `Scanner`. `scan` and `glance` are called in a worker thread."""
+
+    @property
+    def folders(self) -> Collection[str]: ...
+
+    def scan(self, known: Mapping[str, Known], *, everything: bool, crowded: Collection[str], names: int) -> Found: ...
+
+    def glance(self, known: Mapping[str, Known], most: int) -> list[str]: ...
+
+
 class Lookout:
     """Watches one spool. `known` are the tickets by path, which scans compare against."""
 
     def __init__(
-        self, bell: Bell, watcher: Watcher, known: Mapping[str, Ticket], clock: Clock, config: Callable[[], Spool]
+        self,
+        bell: Bell,
+        watcher: Watch,
+        scanner: Scans,
+        known: Mapping[str, Ticket],
+        clock: Clock,
+        config: Callable[[], Spool],
     ) -> None:
         self._bell = bell
         self._watcher = watcher
-        self._scanner = Scanner(config().dir, watcher.watch)
+        self._scanner = scanner
         self._known = known
         self._clock = clock
         self._config = config
@@ -186,14 +217,14 @@ class Lookout:
                 info = os.lstat(path)
             except OSError:
                 continue
-            if max(info.st_mtime, info.st_ctime) < time.time() - MISSED_S:
+            if max(info.st_mtime, info.st_ctime) < self._clock.now().timestamp() - MISSED_S:
                 self._watcher.missed()
                 return
 
     async def _glance_if_due(self) -> None:
         """In a flood events come late, and a scan takes long: see what the other directories have meanwhile."""
         began = self._clock.monotonic()
-        if len(self._queue) + self._hinted < BATCH or began < self._glance_at:
+        if max(len(self._queue), self._hinted) < BATCH or began < self._glance_at:
             return
         self._hinted = 0
         for path in await asyncio.to_thread(self._scanner.glance, dict(self._known), GLANCE_MOST):

@@ -46,8 +46,11 @@ class Holder:
         return waits.Holder(self.pid, self.host, self.since, self.progress)
 
     def __str__(self) -> str:
-        host, since, heartbeat = (bare(str(text)) for text in (self.host, self.since, self.heartbeat))
-        return f"process {self.pid} on {host}, since {since}, last heartbeat at {heartbeat}"
+        """For a message: what is known of it."""
+        if self.pid is None:
+            return "a process that did not write who it is into the lock file"
+        known = ((" on ", self.host), (", since ", self.since), (", last heartbeat at ", self.heartbeat))
+        return f"process {self.pid}" + "".join(f"{word}{bare(text)}" for word, text in known if text)
 
 
 def read_holder(path: str) -> Holder | None:

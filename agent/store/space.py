@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from agent.core.words import size
 from agent.errors import Code, WantdError
 
 
@@ -45,10 +46,10 @@ class Space:
         if need > total:
             raise WantdError(
                 Code.INSUFFICIENT_SPACE,
-                f"{need} bytes needed, and the file system of {self.root} has {max(total, 0)} in all",
+                f"{size(need)} needed, and the file system of {self.root} has {size(max(total, 0))} in all",
                 "move the store to a larger file system (store.dir), or choose a smaller quant",
             )
-        others = sum(size for other, size in self._reserved.items() if other != key)
+        others = sum(reserved for other, reserved in self._reserved.items() if other != key)
         free = disk.f_frsize * disk.f_bavail - self.min_free_bytes() - others
         if need > max(free, 0):
             return Shortage(need, max(free, 0), need - free)

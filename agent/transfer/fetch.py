@@ -101,7 +101,7 @@ class Fetch:
                 raise WantdError(
                     Code.LOCK_TIMEOUT,
                     f"another process has held {show(self._request.part_path)} for {PARTIAL_WAIT_S:.0f} s",
-                    "see with `fuser` which process it is; wantd goes on when that has finished",
+                    "`fuser` shows which process it is; the download continues when that ends",
                 )
             await asyncio.sleep(PARTIAL_POLL_S)
         if download.size is not None:

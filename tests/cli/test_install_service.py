@@ -93,6 +93,15 @@ def test_a_dry_run_says_all_and_does_nothing(tmp_path: Path, said: list[str]) ->
     assert len([line for line in said if line.startswith("would write")]) == 4
 
 
+def test_a_dry_run_keeps_what_would_make_the_real_one_fail(tmp_path: Path, said: list[str]) -> None:
+    host = Host(said.append, dry_run=True, run=Commands())
+    program = tmp_path / "wantd"
+    program.touch(mode=0o700)
+    install(host, Places.of_host(), str(program), None)
+    assert any(str(program) in problem for problem in host.problems)
+    assert [line for line in said if line.startswith("problem")]
+
+
 def test_what_was_installed_is_taken_away_again(tmp_path: Path, said: list[str], places: Places) -> None:
     host = Host(said.append, run=Commands())
     config = tmp_path / "config.toml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -11,10 +12,12 @@ import sys
 from tests.harness import CHECKOUT
 
 SPEAK = """
+import sys
 from loguru import logger
 from agent.cli.logs import set_up
-set_up(lambda: "INFO", {})
-logger.info("hello {}", "<red>world</red>")
+from agent.config import Log
+set_up(lambda: Log(format=sys.argv[1]), {})
+logger.bind(model="qwen3", code=None).info("hello {}", "<red>world</red>")
 secret = "hf_secret"
 try:
     [][len(secret)]
@@ -24,7 +27,9 @@ except IndexError:
 
 
 def test_a_pipe_gets_plain_lines_without_variables() -> None:
-    done = subprocess.run([sys.executable, "-c", SPEAK], capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAK, "text"], capture_output=True, text=True, check=True, cwd=CHECKOUT
+    )
     first = done.stderr.splitlines()[0]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO    hello <red>world</red>", first)
     assert "\x1b" not in done.stderr
@@ -36,10 +41,22 @@ def test_a_terminal_gets_colours() -> None:
     ours, theirs = pty.openpty()
     environ = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     subprocess.run(
-        [sys.executable, "-c", SPEAK], stderr=theirs, check=True, cwd=CHECKOUT, env={**environ, "TERM": "xterm"}
+        [sys.executable, "-c", SPEAK, "text"], stderr=theirs, check=True, cwd=CHECKOUT, env={**environ, "TERM": "xterm"}
     )
     os.close(theirs)
     text = os.read(ours, 65536).decode()
     os.close(ours)
     assert "\x1b[" in text
     assert "hello <red>world</red>" in text
+
+
+def test_json_has_one_object_a_line_with_the_fields_of_the_journal() -> None:
+    command = [sys.executable, "-c", SPEAK, "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    hello, oh = [json.loads(line) for line in done.stderr.splitlines()]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", hello.pop("time"))
+    assert hello == {"level": "info", "message": "hello <red>world</red>", "model": "qwen3", "module": "__main__"}
+    assert (oh["level"], oh["message"]) == ("error", "oh")
+    assert oh["traceback"].startswith("Traceback")
+    assert oh["traceback"].endswith("IndexError: list index out of range")
+    assert "hf_secret" not in done.stderr

@@ -265,7 +265,24 @@ def test_what_is_not_there_is_told_with_the_nearest_ids(typed: str, meant: str) 
     assert caught.value.code is Code.MODEL_NOT_SUPPORTED
     assert not caught.value.retryable
     assert f"did you mean {meant}" in caught.value.hint
-    assert "policy.allow" in caught.value.hint
+    assert f'run `wantd allow {typed}`, or set allow = ["catalog", "{typed}"] under [policy]' in caught.value.hint
+
+
+def test_what_a_policy_of_patterns_refuses_is_told_as_such_with_the_line_and_the_file() -> None:
+    known = catalog(QWEN)
+    with pytest.raises(WantdError) as caught:
+        resolve_reference(known, ["org/*"], "other/qwen3", "/etc/wantd/config.toml")
+    assert caught.value.message == (
+        "'other/qwen3' is not in the catalog of supported models, and policy.allow does not allow it"
+    )
+    assert 'allow = ["org/*", "other/qwen3"] under [policy] in /etc/wantd/config.toml' in caught.value.hint
+    with pytest.raises(WantdError) as caught:
+        resolve_reference(known, ["org/*"], "qwen3")
+    assert caught.value.message == "'qwen3' is in the catalog, and policy.allow does not allow it"
+    many = [f"org{number}/*" for number in range(100)]
+    with pytest.raises(WantdError) as caught:
+        resolve_reference(known, many, "other/qwen3")
+    assert 'add "other/qwen3" to allow' in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -206,8 +206,9 @@ def test_two_agents_of_which_one_is_stopped_do_not_wait_for_ever(
 
 def test_a_second_agent_for_one_spool_is_refused(agent: AgentProcess) -> None:
     refused = agent.wantd("run")
-    assert refused.returncode == Exit.of(Code.LOCK_TIMEOUT)
-    assert f"another agent serves {agent.spool}" in refused.stderr
+    assert refused.returncode == Exit.of(Code.SPOOL_IN_USE)
+    assert f"another agent already serves {agent.spool}: process {agent.pid} on " in refused.stderr
+    assert "None" not in refused.stderr
     assert str(agent.pid) in refused.stderr
 
 

@@ -148,3 +148,17 @@ async def test_a_passing_fault_with_a_fallbacks_plan_is_told_as_it_is(tmp_path: 
     shop.lists(source="mirror", because=error(Code.HUB_UNREACHABLE))
     shop.transfer.fails[INDEX] = error(Code.STALLED)
     assert (await refused(shop, shop.job())).code is Code.STALLED
+
+
+@pytest.mark.parametrize("code", [Code.MODEL_NOT_FOUND, Code.UNAUTHORIZED, Code.GATED])
+async def test_a_name_that_no_source_has_is_told_with_the_nearest_known_ones(shop: Workshop, code: Code) -> None:
+    problem = WantdError(code, "it is not there", "check the name")
+    shop.source.listings["org/qwen3"] = problem
+    planner = Planner(shop.source, shop.files, lambda: shop.policy, lambda name: f"did you mean {name}-8b? ")
+    for _ in range(2):  # a source may raise the error that it keeps
+        with pytest.raises(WantdError) as caught:
+            job = shop.job()
+            job.resolve()
+            await planner.plan(Run(job))
+        hint = "check the name" if code is Code.GATED else "did you mean qwen3-8b? check the name"
+        assert caught.value.hint == hint

@@ -198,7 +198,9 @@ async def test_one_that_was_just_seen_in_the_store_is_not_looked_for_again_withi
 
 
 async def test_a_manifest_has_a_part_for_each_model_and_an_unknown_one_fails_alone(spool: Spool) -> None:
-    ticket = await spool.write({"models": ["qwen3", "qwen4", {"model": "mistral"}], "priority": 1})
+    with logged() as lines:
+        ticket = await spool.write({"models": ["qwen3", "qwen4", {"model": "mistral"}], "priority": 1})
+    assert [line for line in lines if line.startswith("WARNING") and "'qwen4' is not in the catalog" in line]
     assert [name for name, _ in ticket.models] == ["qwen3", "qwen4", "mistral"]
     unknown = ticket.models[1][1]
     assert unknown.error is not None

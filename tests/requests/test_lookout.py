@@ -13,6 +13,7 @@ import pytest
 from agent.config import Spool
 from agent.requests.lookout import POLL_NAMES, RESCAN_NAMES, RESCANS_A_ROUND, Lookout
 from agent.spool.files import Stamp
+from agent.spool.scan import Scanner
 from agent.spool.watcher import Bell, Watcher
 from agent.state.ticket import Ticket
 from tests.fakes import START, FakeClock
@@ -29,7 +30,8 @@ class Post:
         self.tickets: dict[str, Ticket] = {}
         self.bell = Bell(asyncio.get_running_loop())
         self.watcher = Watcher(str(root), self.bell, lambda: mode)
-        self.lookout = Lookout(self.bell, self.watcher, self.tickets, self.clock, lambda: Spool(dir=str(root)))
+        scanner = Scanner(str(root), self.watcher.watch)
+        self.lookout = Lookout(self.bell, self.watcher, scanner, self.tickets, self.clock, lambda: Spool(dir=str(root)))
 
     def put(self, name: str, text: str = "qwen3") -> str:
         path = self.root / f"{name}.want"

@@ -208,6 +208,18 @@ def test_whatever_a_lock_file_says_can_be_shown(data: bytes, path: str) -> None:
         assert str(holder)
 
 
+@pytest.mark.parametrize(
+    ("holder", "words"),
+    [
+        (Holder(None, None, None, None, None), "a process that did not write who it is into the lock file"),
+        (Holder(7, None, None, None, None), "process 7"),
+        (Holder(7, "gpu-7", "T1", 0.5, "T2"), "process 7 on gpu-7, since T1, last heartbeat at T2"),
+    ],
+)
+def test_a_holder_is_told_by_what_is_known_of_it(holder: Holder, words: str) -> None:
+    assert str(holder) == words
+
+
 def test_no_lock_file_is_no_holder(path: str) -> None:
     assert read_holder(path) is None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.core.words import size
 from agent.errors import Code, WantdError
 from agent.store.space import Shortage, Space
 
@@ -62,7 +63,9 @@ def test_what_can_never_fit_fails_at_once_and_what_can_waits(tmp_path: Path, spa
         space.reserve("job", total + 1)
     assert caught.value.code is Code.INSUFFICIENT_SPACE
     assert not caught.value.retryable
-    assert str(total + 1) in caught.value.message and str(total) in caught.value.message
+    assert (
+        caught.value.message == f"{size(total + 1)} needed, and the file system of {tmp_path} has {size(total)} in all"
+    )
     with pytest.raises(WantdError):
         Space(str(tmp_path), lambda: total).reserve("job", 1)
     assert isinstance(space.reserve("job", total), Shortage)

@@ -99,7 +99,8 @@ def give(machine: Machine, file: Path, directory: str) -> str:
 def installed(machine: Machine, hub: HubProcess) -> Machine:
     """The service of the host in place, stopped, with empty spool, store and view and a configuration for the Hub."""
     machine.systemctl("stop", "wantd", check=False)
-    machine.shell(f"rm -rf {SPOOL}/* /var/lib/wantd/* /etc/systemd/system/wantd.service.d {CONFIG} /etc/credstore/hf_token")
+    of_service = f"/etc/systemd/system/wantd.service.d {CONFIG} /etc/credstore/hf_token"
+    machine.shell(f"rm -rf {SPOOL}/* /var/lib/wantd/* {of_service}")
     machine.run(WANTD, "install-service")
     machine.run("usermod", "-aG", "wantd-producers", "alice")
     machine.run("usermod", "-aG", "wantd-producers", "bob")

@@ -244,7 +244,7 @@ def spool_removed(root: Path) -> None:
         agent.ready("z")
         again = agent.wantd("run")
         assert again.returncode != 0, "the new directory is guarded like the old one"
-        assert "another agent serves" in again.stderr, again.stderr
+        assert "another agent already serves" in again.stderr, again.stderr
 
 
 def remove_tree(path: Path) -> None:
