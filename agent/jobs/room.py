@@ -193,10 +193,7 @@ class Room:
         refused: set[str] = set()
         while missing > 0:
             counted = await self.census()
-            models = {
-                name: replace(model, leased=model.leased or name in refused) for name, model in counted.models.items()
-            }
-            for model in make_room(replace(counted, models=models), missing, self._now) or ():
+            for model in make_room(counted.without(refused), missing, self._now) or ():
                 removed = await self._remove(StoreName(model.name), reason)
                 if removed is None:
                     refused.add(model.name)

@@ -12,7 +12,7 @@ from agent.config import Policy, Transfer
 from agent.core.remote import FetchRequest
 from agent.core.states import State
 from agent.core.target import Target
-from agent.core.waits import ForDisk, Pin, ForLock, ForSlot
+from agent.core.waits import ForDisk, ForLock, ForSlot, Pin
 from agent.errors import Code, WantdError
 from agent.jobs.board import Board
 from agent.jobs.run import NotNow, Run

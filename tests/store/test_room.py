@@ -246,7 +246,7 @@ def test_a_removal_that_was_broken_off_does_not_harm_a_model_that_is_wanted_agai
 
 def test_used_bytes_are_those_of_du_and_partials_count_whole(layout: Layout, view: HubView) -> None:
     publish(layout, view, "qwen3", {"m.gguf": BIG})
-    assert used_bytes(layout) == disk_use(layout.root)
+    assert used_bytes(layout) == disk_use(f"{layout.root}/qwen3")
     with open(layout.part("ab" * 32), "wb") as file:
         file.truncate(10**9)
-    assert used_bytes(layout) == disk_use(layout.root) + 10**9
+    assert used_bytes(layout) == disk_use(f"{layout.root}/qwen3") + 10**9

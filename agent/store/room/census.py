@@ -63,7 +63,7 @@ def take(layout: Layout, hub: str, entries: Sequence[Entry], wanted: Mapping[str
 
 
 def used_bytes(layout: Layout) -> int:
-    """What the store takes on its disk, in bytes, each inode once: as `du` counts it, without directories.
+    """What models and partials take on the disk, in bytes, each inode once: as `du` counts files.
 
     A partial counts with its whole length from its first byte on. Partials are looked at first: a file that is
     published meanwhile is seen in one place or in both, never in none.
@@ -116,6 +116,7 @@ def _walk(root: str) -> Iterator[os.stat_result]:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
+                        if folder != root or not entry.name.startswith("."):
+                            pending.append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         yield entry.stat(follow_symlinks=False)

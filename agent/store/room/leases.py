@@ -28,11 +28,11 @@ class Leased(Exception):
         self.pids = pids
 
 
-@contextlib.contextmanager
-def lease(directory: str) -> Iterator[int]:
-    """Hold a lease on the model, for the block; gives the descriptor that holds it.
+def take_lease(directory: str) -> int:
+    """Take a lease on the model. It ends when every process that has the returned descriptor has closed it.
 
-    Waits where the model is just being removed, which takes milliseconds. Raises FileNotFoundError when there is none.
+    Waits where the model is just being removed, which takes milliseconds. Raises FileNotFoundError when there is none,
+    OSError when its record cannot be read.
     """
     path = f"{directory}/{RECORD}"
     while True:
@@ -40,10 +40,21 @@ def lease(directory: str) -> Iterator[int]:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             if same_file(fd, path):
-                yield fd
-                return
-        finally:
+                return fd
+        except BaseException:
             os.close(fd)
+            raise
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def lease(directory: str) -> Iterator[None]:
+    """Hold a lease for the block. Raises as `take_lease`."""
+    fd = take_lease(directory)
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,145 @@
+"""`wantd ls`, `rm`, `gc` and `run-with`, with a running agent and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import Code, Exit
+from tests.harness import AgentProcess, wait_until
+
+MODEL = "qwen3"
+
+
+def listed(agent: AgentProcess) -> dict[str, dict[str, Any]]:
+    done = agent.wantd("ls", "--json")
+    assert done.returncode == 0, done.stderr
+    return {model["name"]: model for model in json.loads(done.stdout)["models"]}
+
+
+def unwant(agent: AgentProcess, name: str) -> None:
+    (agent.spool / f"{name}.want").unlink()
+    if agent.process and agent.process.poll() is None:
+        wait_until(lambda: agent.progress(name) is None, "it is not wanted any more")
+
+
+@pytest.fixture(params=["running", "stopped"])
+def store(request: pytest.FixtureRequest, agent: AgentProcess) -> AgentProcess:
+    """An agent that has two models in its store, and runs, or has run."""
+    for name in ("qwen3", "gemma3"):
+        agent.drop(name)
+        agent.ready(name)
+    if request.param == "stopped":
+        agent.stop()
+    return agent
+
+
+def test_ls_tells_sizes_and_who_keeps_what(store: AgentProcess) -> None:
+    models = listed(store)
+    assert sorted(models) == ["gemma3", "qwen3"]
+    qwen3 = models["qwen3"]
+    assert qwen3["wanted_by"] == [str(store.spool / "qwen3.want")] and qwen3["goes"] is None
+    assert qwen3["bytes"] <= qwen3["frees_bytes"] < qwen3["bytes"] + 100_000
+    assert os.path.exists(qwen3["path"])
+    unwant(store, "qwen3")
+    qwen3 = listed(store)["qwen3"]
+    assert (qwen3["wanted_by"], qwen3["goes"]) == ([], 1)
+    text = store.wantd("ls").stdout
+    assert "qwen3" in text and "gemma3.want" in text and "2 models" in text
+
+
+def test_rm_of_a_wanted_model_is_refused_and_names_the_wants(store: AgentProcess) -> None:
+    store.drop("team/also", "Qwen3")
+    done = store.wantd("rm", MODEL)
+    assert done.returncode == Exit.FAILURE
+    assert f"qwen3 stays: wanted by {store.spool}/" in done.stderr
+    assert "qwen3.want" in done.stderr and "team/also.want" in done.stderr
+    assert os.path.exists(store.store / "qwen3/.wantd.json")
+
+
+def test_rm_removes_from_store_and_view_and_says_what_it_freed(store: AgentProcess) -> None:
+    unwant(store, "qwen3")
+    promised = listed(store)["qwen3"]["frees_bytes"]
+    done = store.wantd("rm", MODEL, "--json")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)
+    assert (result["state"], result["freed_bytes"], result["held_bytes"]) == ("removed", promised, 0)
+    assert not (store.store / "qwen3").exists()
+    assert not list((store.root / "hub").glob("models--*Qwen*"))
+    assert list(listed(store)) == ["gemma3"]
+    again = store.wantd("rm", MODEL)
+    assert again.returncode == Exit.of(Code.MODEL_NOT_FOUND)
+    assert "qwen3' is not in the store" in again.stderr
+
+
+def test_a_model_that_was_removed_is_downloaded_when_it_is_wanted_again(agent: AgentProcess) -> None:
+    agent.drop(MODEL)
+    agent.ready(MODEL)
+    unwant(agent, MODEL)
+    assert agent.wantd("rm", MODEL).returncode == 0
+    agent.drop(MODEL)
+    wait_until(lambda: (agent.progress(MODEL) or {}).get("state") == "ready", "it is ready")
+    wait_until(lambda: (agent.store / "qwen3/.wantd.json").exists(), "it is there")
+
+
+def test_a_lease_holds_for_the_life_of_the_command(store: AgentProcess) -> None:
+    unwant(store, "qwen3")
+    held = store.root / "held"
+    os.mkfifo(held)
+    command = f"echo $WANTD_MODEL_PATH > {held}; cat {held} > /dev/null; exit 7"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "agent", "run-with", MODEL, "--", "sh", "-c", command], env=store.environ, cwd=store.root
+    )
+    assert held.read_text().strip() == listed(store)["qwen3"]["path"]
+    assert listed(store)["qwen3"]["leased"]
+    refused = store.wantd("rm", MODEL)
+    assert refused.returncode == Exit.FAILURE
+    assert f"qwen3 stays: leased by {running.pid}" in refused.stderr
+    held.write_text("end")
+    assert running.wait(30) == 7
+    assert store.wantd("rm", MODEL).returncode == 0
+
+
+def test_run_with_needs_a_model_and_a_command(store: AgentProcess) -> None:
+    assert store.wantd("run-with", "nothing-like-it", "--", "true").returncode == Exit.of(Code.MODEL_NOT_FOUND)
+    assert store.wantd("run-with", MODEL).returncode == Exit.USAGE
+    assert store.wantd("run-with", MODEL, "--", "no-such-command").returncode == 127
+
+
+def test_gc_removes_what_is_due_and_a_dry_run_only_says_so(store: AgentProcess) -> None:
+    unwant(store, "qwen3")
+    nothing = store.wantd("gc")
+    assert nothing.returncode == 0 and "no model is ever due" in nothing.stdout
+    old = store.store / ".partial" / ("ab" * 32 + ".part")
+    old.write_bytes(bytes(8192))
+    for path in (old, *(store.store / "qwen3").iterdir()):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    store.set(store__keep_days=3)
+    for dry in (["--dry-run"], []):
+        done = store.wantd("gc", "--json", *dry)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert [(model["model"], model["reason"]) for model in found["models"]] == [("qwen3", "unused")]
+        assert [partial["key"] for partial in found["partials"]] == ["ab" * 32]
+        assert found["freed_bytes"] == sum(m["freed_bytes"] for m in found["models"]) + 8192
+        assert (store.store / "qwen3").exists() == bool(dry) == old.exists()
+    assert (store.store / "gemma3").exists()
+
+
+def test_a_want_pins_its_model_in_the_store_of_another_agent(
+    make_agent: Callable[..., AgentProcess], tmp_path: Path
+) -> None:
+    one, two = make_agent("one"), make_agent("two", store=tmp_path / "one/models")
+    with one, two:
+        one.drop(MODEL)
+        one.ready(MODEL)
+    done = two.wantd("rm", MODEL)
+    assert done.returncode == Exit.FAILURE
+    assert f"wanted by {one.spool}/qwen3.want" in done.stderr
