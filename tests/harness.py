@@ -15,6 +15,9 @@ from typing import Any
 
 DEADLINE_S = 60.0  # far more than anything takes; only a failure waits so long
 POLL_S = 0.01
+LOOP_HELD_MS = 50  # of processor time in one turn of an agent's event loop: more fails the test, with the culprit named
+
+LOOP_HELD = "the event loop was held for"
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -67,6 +70,7 @@ class AgentProcess:
             HF_ENDPOINT=endpoint,
             WANTD_SPOOL__DIR=str(self.spool),
             WANTD_STORE__DIR=str(self.store),
+            WANTD_DEBUG_LOOP_MS=str(LOOP_HELD_MS),
         )
         self.set(**settings)
         self.process: subprocess.Popen[bytes] | None = None
@@ -80,10 +84,17 @@ class AgentProcess:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.stop()
+        if kind is None:
+            self.check_loop()
+
+    def check_loop(self) -> None:
+        """Fail where something held the agent's event loop."""
+        held = [part.partition("\n20")[0] for part in self.log().split(LOOP_HELD)[1:]]
+        assert not held, f"{len(held)} times {LOOP_HELD}{held[0]}"
 
     def start(self) -> None:
         """Start it, and wait until it serves."""

@@ -6,7 +6,10 @@ import argparse
 import asyncio
 import contextlib
 import faulthandler
+import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Mapping
 
 from loguru import logger
@@ -14,7 +17,9 @@ from loguru import logger
 from agent.app import App
 from agent.cli.logs import set_up
 from agent.config import Live, Log, file_to_write, load, process_environment
+from agent.core.retry import LEFT_S
 from agent.errors import ConfigError, Exit, WantdError
+from agent.loop import run, threads_left, turns_of
 from agent.reports import journald
 from agent.reports.systemd import Supervisor
 
@@ -33,13 +38,26 @@ def call(arguments: argparse.Namespace) -> int:
         set_up(lambda: live.config.log, environ)
         # A want's writer may come while the agent holds its read lease for an instant: the kernel then sends SIGIO.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
-        asyncio.run(_serve(arguments, live, supervisor))
+        run(_serve(arguments, live, supervisor), turns_of(environ))
     except (ConfigError, WantdError) as error:
         supervisor.failed(f"not running: {error}")
         if not journald.is_stderr(environ):
             raise
         return _say_why(error, environ)
+    _leave_threads()
     return Exit.OK
+
+
+def _leave_threads() -> None:
+    """End the process here if a thread hangs, in a look-up in DNS or on a disk: the interpreter would wait for it."""
+    until = time.monotonic() + LEFT_S
+    while left := threads_left():
+        if time.monotonic() > until:
+            logger.warning("not waiting for {} threads that hang", len(left))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(Exit.OK)
+        time.sleep(0.01)
 
 
 def _say_why(error: ConfigError | WantdError, environ: Mapping[str, str]) -> int:

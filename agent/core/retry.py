@@ -131,4 +131,5 @@ SLOTS_CHECK_S = 1.0  # a larger transfer.jobs takes effect
 BALANCER_S = 2.0  # a person who watches a dashboard sees it move
 BALANCER_AGAIN_S = 30.0  # the same is reported again after so long: the balancer may have been restarted
 SYSTEMD_S = 1.0  # `systemctl status` is read by people: once a second is often enough
-STOP_S = 4.0  # of the 5 s that stopping may take in all
+STOP_S = 3.5  # of the 5 s that stopping may take in all
+LEFT_S = 0.3  # for threads that are about to end when all else has; one that hangs is left

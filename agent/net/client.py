@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +28,7 @@ from agent.net.budget import HostBudgets, rate_limited
 from agent.net.faults import Forbidden, fault, protocol_error
 from agent.net.proxies import proxy_for
 from agent.net.redirect import host_key, next_hop, origin, same_origin
+from agent.net.resolve import Lookups
 
 USER_AGENT = f"wantd/{__version__}"
 IN_FLIGHT = 16  # metadata requests at a time; the Hub allows an anonymous address 500 in 5 minutes
@@ -248,12 +249,12 @@ class _Resolver(AbstractResolver):
 
     def __init__(self, rule: AddressRule) -> None:
         self._rule = rule
-        self._system: Callable[..., Any] = aiohttp.ThreadedResolver().resolve
+        self._system = Lookups()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found: list[ResolveResult] = await self._system(host, port, family)
+        found = await self._system.resolve(host, port, family)
         allowed: list[ResolveResult] = []
         refusal: WantdError | None = None
         for entry in found:

@@ -15,7 +15,7 @@ import pytest
 
 from agent.cli import COMMANDS
 from agent.config import FIXED, SECTIONS
-from agent.core import want
+from agent.core import limits, want
 from agent.core.progress import FILES_SHOWN, AgentInfo, FileProgress, ModelProgress, WantInfo, render
 from agent.core.states import LEGAL, State
 from agent.core.waits import AnyWait, Wait
@@ -108,6 +108,14 @@ def test_every_key_of_a_want() -> None:
     listed = first_cells(section(page("protocol.md"), "## Wants"), head)
     known = {field.encode_name for kind in (want._Single, want._Manifest) for field in msgspec.structs.fields(kind)}
     assert sorted(listed) == sorted(known)
+
+
+def test_every_budget_with_its_value() -> None:
+    table = rows(section(page("SECURITY.md"), "## Budgets"), "| budget | value | bounds | beyond it |")
+    listed = {names(row[0])[0]: row[1] for row in table}
+    known = {name: value for name, value in vars(limits).items() if name.isupper()}
+    assert listed == {name: f"{value:,}" for name, value in known.items()}
+    assert all(row[2] and row[3] for row in table)
 
 
 def test_every_command() -> None:

@@ -10,17 +10,27 @@ import socket
 import ssl
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
 from tests.torture.lies import ALL
-from tests.torture.truth import TRUTH, Asked, step_of
+from tests.torture.truth import TRUTH, Asked, Sent, step_of
 
 
 class Adversary:
-    """The server. `tokens` has the hosts that saw an Authorization header, `seen` counts requests by repository."""
+    """The server. `tokens` has the hosts that saw an Authorization header, `seen` counts requests by repository.
 
-    def __init__(self, context: ssl.SSLContext | None = None, elsewhere: str = "") -> None:
+    `own` answers in its place, where a case has a server of its own in mind; None for what it leaves to the others.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext | None = None,
+        elsewhere: str = "",
+        own: Callable[[Asked], Iterator[Sent] | None] = lambda _: None,
+    ) -> None:
         self._elsewhere = elsewhere
+        self._own = own
         self.tokens: set[str] = set()
         self.seen: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
@@ -66,7 +76,7 @@ class Adversary:
         asked = self._read(host, data)
         switch = ALL.get(asked.repo.removeprefix("evil/")) if asked.repo.startswith("evil/") else None
         step = step_of(asked)
-        pieces = (switch.lie if switch and switch.at == step else TRUTH[step])(asked)
+        pieces = self._own(asked) or (switch.lie if switch and switch.at == step else TRUTH[step])(asked)
         for piece in pieces:
             if isinstance(piece, float):
                 if self._closing.wait(piece):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from tests.torture import clock, disk, hub_lies, lives, load, spool_tricks
+from tests.torture import clock, disk, hub_lies, lives, load, slow_names, spool_tricks
 from tests.torture.cases import Family
 
 _WHOLE = "no bad file, no torn progress file, no lost want, no lock or byte left over"
+_NO_HARM = (
+    "an unrelated want has its progress file within 1 s, the agent stays below 250 MB, nothing holds its event loop"
+)
 
 FAMILIES = [
     Family("Kill -9 at a step", f"before, after and within each call that changes the disk: {_WHOLE}",
@@ -20,4 +23,5 @@ FAMILIES = [
            "token stays; the next want works", hub_lies.cases, together=True),
     Family("Hostile spool", "nothing is followed, blocked on, read or overwritten; others are served",
            spool_tricks.cases),
+    Family("Slow DNS", f"{_NO_HARM}; SIGTERM ends the agent within 5 s", slow_names.cases),
 ]  # fmt: skip
