@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd test-olah test-runtimes bench bench-short torture fuzz mutants check format clean
+.PHONY: demo test test-systemd test-olah test-runtimes test-browser screenshots bench bench-short torture fuzz mutants check format clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wantd needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -36,6 +36,17 @@ $(RUNTIMES)/ready: Makefile
 
 test-runtimes: $(VENV)/ready $(RUNTIMES)/ready  ## a real model in the real libraries, by name and by path; installs torch
 	RUNTIMES_PYTHON=$(CURDIR)/$(RUNTIMES)/bin/python $(BIN)/python -m pytest tests/runtimes
+
+# Playwright drives the browser that Debian has: apt install chromium; for the screenshots fonts-inter fonts-jetbrains-mono pngquant as well.
+$(VENV)/browser: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,browser]'
+	touch $@
+
+test-browser: $(VENV)/browser  ## the agent's page in a real Chromium
+	$(BIN)/python -m pytest tests/browser
+
+screenshots: $(VENV)/browser  ## the page in four states, light and dark, wide and narrow, into docs/screenshots/
+	$(BIN)/python -m tests.browser.screenshots
 
 check: $(VENV)/ready  ## what CI runs: style, types, import rules, tests
 	$(BIN)/ruff check .

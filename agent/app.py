@@ -24,6 +24,7 @@ from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.losses import Losses
 from agent.jobs.planner import Planner
+from agent.jobs.proving import Proving
 from agent.jobs.room import Room
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
@@ -150,7 +151,8 @@ class App:
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
-        files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.adoption)
+        self.proving = Proving(layout, inventory)
+        files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.proving, self.adoption)
         runner = Runner(
             planner=Planner(
                 self.sources, files, lambda: live.config.policy, lambda name: did_you_mean(catalog.catalog, name)
@@ -273,6 +275,7 @@ class App:
                 await asyncio.gather(*others, return_exceptions=True)
                 await self.board.stop()
                 self.adoption.close()
+                self.proving.close()
                 await self.engine.close()
                 await self.sources.close()
                 writer.cancel()

@@ -35,7 +35,7 @@ from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Locks
 from agent.store.room.removal import unfinished
-from agent.store.sweep import debris, leftovers, remove, remove_unfinished
+from agent.store.sweep import debris, leftovers, remove, remove_stale_stamps, remove_unfinished
 
 
 @dataclass(slots=True)
@@ -117,6 +117,7 @@ class Upkeep:
         """Partials that have not been wanted for `store.keep_partials_days`."""
         wanted = set(self.board.wanted_partials())
         keep_s = self.live.config.store.keep_partials_days * 86400
+        await asyncio.to_thread(remove_stale_stamps, self.layout)
         found = await asyncio.to_thread(leftovers, self.layout)
         for leftover in expired(found, wanted, self.clock.now().timestamp(), keep_s):
             if await asyncio.to_thread(remove, leftover, self.layout, self.locks):

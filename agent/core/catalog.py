@@ -23,6 +23,7 @@ from agent.core.names import (
     Reference,
     RepoId,
     SafeName,
+    StoreName,
     bare,
     is_revision,
     parse_reference,
@@ -123,6 +124,8 @@ class Catalog:
                 continue
             places[place] = entry.id
             self.entries[entry.id.lower()] = entry
+        self._places = frozenset(places)
+        self._around = frozenset(place[:at] for place in places for at, sign in enumerate(place) if sign == "/")
         self.by_name = dict(self.entries)
         for entry in self.entries.values():
             for alias in entry.aliases:
@@ -135,6 +138,11 @@ class Catalog:
             return entry
         same = [entry for entry in self.entries.values() if entry.repo.lower() == name]
         return same[0] if len(same) == 1 else None
+
+    def meets(self, place: StoreName) -> bool:
+        """Whether a directory of the store is that of an entry, or in it, or around it."""
+        above = (place[:at] for at, sign in enumerate(place) if sign == "/")
+        return place in self._places or place in self._around or any(other in self._places for other in above)
 
     def near(self, name: str, count: int = 3) -> list[str]:
         """The known ids that look most like `name`."""

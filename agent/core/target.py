@@ -1,7 +1,8 @@
 """What exactly a want asks for: which repository, revision and files, and where they are in the store.
 
 Two wants with equal targets share one download. The directory's name says how a target differs from the plain model:
-`qwen3`, `qwen3--q8_0`, `qwen3@1a2b3c4d5e6f`, `qwen3--sel-9f8e7d6c`, `qwen3--all`.
+`qwen3`, `qwen3--q8_0`, `qwen3@1a2b3c4d5e6f`, `qwen3--sel-9f8e7d6c`, `qwen3--all`; `@/qwen3/vae` where the catalog has
+a `qwen3`, but no `qwen3/vae`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from agent.core.names import (
 )
 from agent.core.want import WantedModel
 from agent.errors import Code, WantdError
+
+ASIDE = "@"  # the directory of models that would meet one of the catalog's
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ def make_target(
     for pattern in (*wanted.files, *wanted.exclude):
         safe_name(pattern)
     plain = _plain(reference, entry)
-    name = plain_name = store_name(entry.id if entry else reference.model)
+    plain_name = store_name(entry.id if entry else reference.model)
+    name = plain_name if entry else _beside_the_catalog(catalog, plain_name)
     if reference.revision and reference.revision != plain.revision:
         artifacts = tuple(_at_the_revision(artifact) for artifact in plain.artifacts)
         plain = replace(plain, revision=reference.revision, sha256=None, artifacts=artifacts)
@@ -125,6 +129,14 @@ def make_target(
             model=bare(wanted.reference),
         )
     return Target(name, selection, reference, plain_name, plain)
+
+
+def _beside_the_catalog(catalog: Catalog, name: StoreName) -> StoreName:
+    """The directory of a model that is not in the catalog: `@/name` where `name` meets that of one which is.
+
+    A repository `qwen3/model.gguf` would take a file's place in the model `qwen3`. No id of any model begins with `@`.
+    """
+    return StoreName(f"{ASIDE}/{name}") if catalog.meets(name) else name
 
 
 def with_quant(selection: Selection, quant: str) -> Selection:

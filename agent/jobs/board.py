@@ -160,7 +160,7 @@ class Board:
         for target in await asyncio.to_thread(self._missing, ready):
             job = self.jobs.get(target)
             if job and job.progress.state is State.READY:
-                job.log.warning("{}: incomplete in the store; fetching it again", target.model)
+                job.log.warning("{}: incomplete or changed in the store; fetching what is wrong", target.model)
                 self._start_again(job)
         stuck = [job for job in self.jobs.values() if _failed_with(job, Code.STORE_UNWRITABLE)]
         writable: bool = await asyncio.to_thread(self._store_is_writable) if stuck else False

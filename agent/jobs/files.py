@@ -20,8 +20,9 @@ from agent.host_files import HostFile
 from agent.jobs.adoption import Adoption, adopted
 from agent.jobs.disk import finish_before_cancel
 from agent.jobs.lock_waits import LockWaits
+from agent.jobs.proving import Proving
 from agent.jobs.run import Run
-from agent.store.inventory import Inventory
+from agent.store.inventory import Held, Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Lock
 from agent.store.space import Space
@@ -41,6 +42,7 @@ class Files:
     space: Space
     waits: LockWaits
     clock: Clock
+    proving: Proving
     adoption: Adoption | None = None
 
     async def obtain(self, run: Run, file: PlanFile, shown: FileProgress) -> tuple[str, Fetched]:
@@ -92,16 +94,37 @@ class Files:
         """The file's path in the store, or as a partial."""
         # Where another may be at the same partial, whatever flock says, this job has one of its own.
         own = f"{key}~{os.urandom(4).hex()}" if file_lock.contested else key
-        found, candidates = await run.disk.run(lambda: self._look(file, own))
+        found, doubtful, candidates = await run.disk.run(lambda: self._look(file, own))
+        if doubtful and not (found := await self._prove(run, file, shown, doubtful)):
+            candidates = await run.disk.run(lambda: self._candidates(file, own))
         if found or (candidates and (found := await self._adopt(run, file, own, shown, candidates))):
             return found
         return self.layout.part(own), await self._fetch(run, file, own, shown)
 
-    def _look(self, file: PlanFile, key: str) -> tuple[tuple[str, Fetched] | None, list[HostFile]]:
-        """The file in the store, else who may have it on this host."""
-        if found := self._from_store(file):
-            return found, []
-        return None, self.adoption.candidates(file, key) if self.adoption else []
+    def _look(self, file: PlanFile, key: str) -> tuple[tuple[str, Fetched] | None, list[Held], list[HostFile]]:
+        """The file in the store, else files there that must be hashed first, else who may have it on this host."""
+        if file.sha256 and (path := self.inventory.find(file.sha256)):
+            return self._from_store(file, path), [], []
+        if file.sha256 and (doubtful := self.inventory.doubtful(file.sha256)):
+            return None, doubtful, []
+        return None, [], self._candidates(file, key)
+
+    def _candidates(self, file: PlanFile, key: str) -> list[HostFile]:
+        """Who may have the file on this host."""
+        return self.adoption.candidates(file, key) if self.adoption else []
+
+    async def _prove(
+        self, run: Run, file: PlanFile, shown: FileProgress, doubtful: list[Held]
+    ) -> tuple[str, Fetched] | None:
+        """The file from the store, where one that may have been changed still has its bytes."""
+
+        def on_bytes(done: int) -> None:
+            if run.stage is not None:
+                state = State.VERIFYING if done else State.QUEUED
+                run.job.moved(shown, done, state, self.clock.monotonic())
+
+        path = await self.proving.first(doubtful, on_bytes)
+        return await run.disk.run(lambda: self._from_store(file, path)) if path else None
 
     async def _adopt(
         self, run: Run, file: PlanFile, key: str, shown: FileProgress, candidates: list[HostFile]
@@ -132,14 +155,10 @@ class Files:
             self.space.started(job, taken[1].size)
         return taken
 
-    def _from_store(self, file: PlanFile) -> tuple[str, Fetched] | None:
-        if file.sha256 is None:
-            return None
-        path = self.inventory.find(file.sha256)
-        if path is None:
-            return None
+    @staticmethod
+    def _from_store(file: PlanFile, path: str) -> tuple[str, Fetched] | None:
         size = os.stat(path).st_size
-        if file.size is not None and file.size != size:
+        if file.sha256 is None or file.size not in (None, size):
             return None
         return path, Fetched(size, file.sha256, True, "store")
 

@@ -59,6 +59,8 @@ class Runner:
         """Have the model published. Raises WantdError, NotNow, CancelledError; the store is whole after each."""
         job = run.job
         job.resolve()
+        if proved := await self.files.proving.model(job):
+            return proved
         plan = await self.planner.plan(run)
         async with self._model_lock(run):
             # The last holder of the lock may have finished it.
@@ -103,6 +105,7 @@ class Runner:
                 raise
         await asyncio.to_thread(self._forget_partials, job)
         await asyncio.to_thread(self.view.show, published.record)
+        await asyncio.to_thread(stage.note_stamps)
         return published
 
     @contextlib.asynccontextmanager
@@ -111,7 +114,7 @@ class Runner:
         need = 0
         for file in plan.files:
             key, size = partial_key(file), file.size or 0
-            if not (file.sha256 and self.inventory.find(file.sha256)):
+            if not (file.sha256 and (self.inventory.find(file.sha256) or self.inventory.doubtful(file.sha256))):
                 need += max(size - _allocated(self.layout.part(key)), 0)
         await self.room.reserve(job, need, plan.size)
         try:

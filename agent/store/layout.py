@@ -14,9 +14,10 @@ STORE/
   .partial/<key>.part, <key>.json   bytes on the way and their journal; key is the SHA-256 (git SHA-1 for plain files)
   .partial/stage-<model>~<random>/  a model being assembled, renamed into place; or one removed, renamed out of it
   .view/<repository>.json           what wantd made in `store.hub_cache` (`hub_view`)
+  .stamps/<model>.json              what published files looked like when they were proved (`stamps`)
 
 <spool> is the start of the SHA-256 of the spool's path. Temporary files (`.wantd-*.tmp`, `agent.disk`) can appear in
-`.locks`, `.partial` and `.view`.
+`.locks`, `.partial`, `.view` and `.stamps`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from agent.core.names import StoreName, is_commit, safe_name
 from agent.core.target import Target
 from agent.disk import disk_errors
 from agent.errors import WantdError
+from agent.store.stamps import read_stamps, stamp_of
 
 RECORD = ".wantd.json"
 USED = ".wantd.used"
@@ -42,6 +44,7 @@ LLMLB_GGUF = "model.gguf"
 LOCKS = ".locks"
 PARTIAL = ".partial"
 VIEW = ".view"
+STAMPS = ".stamps"
 STAGE = "stage-"
 NEAR_STAGE = ".wantd-stage"  # in the model's directory; `core.names` refuses repository files that begin with `.wantd`
 UNFINISHED = f"{NEAR_STAGE}-removed"  # an empty directory in a model's that is being removed file by file
@@ -109,6 +112,7 @@ class Layout:
         self.locks = f"{root}/{LOCKS}"
         self.partial = f"{root}/{PARTIAL}"
         self.view = f"{root}/{VIEW}"
+        self.stamps = f"{root}/{STAMPS}"
         self.view_lock = f"{self.locks}/.view.lock"
 
     def create(self) -> None:
@@ -145,22 +149,45 @@ class Layout:
         """Held by the agent that serves the spool. In the store, where no producer can take it first."""
         return f"{self.locks}/.spool-{_short(spool)}.lock"
 
+    def stamps_in(self, directory: str) -> str:
+        """The stamps of the files of the model in this directory."""
+        return f"{self.stamps}/{flat(StoreName(os.path.relpath(directory, self.root)), '%')}.json"
+
     def published(self, target: Target) -> Published | None:
-        """The model, if its record is of the same request and every file is there with its size."""
+        """The model, if its record is of the same request, and every file is there and has not been written to."""
+        found = self.look(target)
+        return found[0] if found and not found[1] else None
+
+    def look(self, target: Target) -> tuple[Published, list[RecordFile]] | None:
+        """The model, if its record is of the same request and every file is there with its size.
+
+        With it come the files that seem to have been written to since they were proved (`stamps`).
+        """
         directory = self.directory(target.name)
         record = read_record(directory)
         if record is None or not _satisfies(record, target):
             return None
-        if not all(_has_size(f"{directory}/{file.name}", file.size) for file in record.files):
-            return None
-        return Published(record, f"{directory}/{record.opens}" if record.opens else directory, directory)
+        stamps, written = read_stamps(self.stamps_in(directory)), []
+        for file in record.files:
+            now, noted = stamp_of(f"{directory}/{file.name}"), stamps.get(file.name)
+            if now is None or now.size != file.size:
+                return None
+            if noted and now.written_since(noted):
+                written.append(file)
+        path = f"{directory}/{record.opens}" if record.opens else directory
+        return Published(record, path, directory), written
 
-    def record_places(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Every directory with a record, and the record file's stat. Links are not followed."""
+    def record_places(self, *, linked: bool = False) -> Iterator[tuple[str, os.stat_result]]:
+        """Every directory with a record, and the record file's stat.
+
+        Links are not followed, but with `linked` those that lead to a model's directory, which somebody moved away.
+        """
         for directory, entry in self._entries():
-            if entry.name == RECORD:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if entry.name == RECORD:
                     yield directory, entry.stat(follow_symlinks=False)
+                elif linked and entry.is_symlink():
+                    yield entry.path, os.stat(f"{entry.path}/{RECORD}")
 
     def near_stages(self) -> Iterator[tuple[StoreName, str]]:
         """Every stage in a model's directory: the model's name, and the stage's path."""
@@ -184,9 +211,9 @@ def _short(path: str) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
-def flat(name: StoreName) -> str:
-    """A model's name as one path component: slashes as `--`; a long one is cut, with its hash at the end."""
-    text = name.replace("/", "--")
+def flat(name: StoreName, slash: str = "--") -> str:
+    """A model's name as one path component: `slash` for slashes; a long one is cut, with its hash at the end."""
+    text = name.replace("/", slash)
     return text if len(text) <= 200 else f"{text[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -214,10 +241,3 @@ def _satisfies(record: Record, target: Target) -> bool:
     if is_commit(asked["revision"]) and record.commit.startswith(asked["revision"]):
         asked["revision"] = had.get("revision")
     return asked == had
-
-
-def _has_size(path: str, size: int) -> bool:
-    try:
-        return os.stat(path).st_size == size
-    except OSError:
-        return False

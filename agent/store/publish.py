@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.core.names import SafeName, show
+from agent.core.names import SafeName
 from agent.core.plan import Plan
 from agent.disk import Sync, atomic_write, disk_errors, sync_directory
-from agent.errors import Code, WantdError
+from agent.errors import WantdError
+from agent.store.in_the_way import in_the_way
 from agent.store.layout import (
     LLMLB_GGUF,
     MANIFEST,
@@ -32,6 +33,7 @@ from agent.store.layout import (
     read_record,
 )
 from agent.store.manifest import llmlb_manifest
+from agent.store.stamps import Stamp, read_stamps, stamp_of, write_stamps
 
 KEPT_SUFFIX = ".before-wantd"
 # rename(2): the source is on another file system, or the destination is a mount point.
@@ -64,7 +66,7 @@ class Stage:
         self._modes = modes
         self._directory = layout.directory(plan.target.name)
         self.path = layout.stage(plan.target.name)
-        self._names: set[str] = set()
+        self._added: dict[str, Stamp | None] = {}  # what they looked like when their bytes had just been proved
         self._folders: set[str] = set()  # known to exist; a look for each of thousands costs more than its link
 
     def begin(self) -> None:
@@ -87,15 +89,15 @@ class Stage:
                 self._folders.add(folder)
             _link_or_copy(source, path)
             os.chmod(path, self._modes.file)
-        self._names.add(name)
+        self._added[name] = stamp_of(path)
 
     def publish(self, record: Record, endpoint: str) -> Published:
         """Make the model visible. Raises `store_unwritable`, `forbidden_path`, `disk_full`."""
         opens = record.opens
         with self._writing():
-            if opens and LLMLB_GGUF not in self._names:
+            if opens and LLMLB_GGUF not in self._added:
                 _second_name(self.path, opens, LLMLB_GGUF)
-            if MANIFEST not in self._names:
+            if MANIFEST not in self._added:
                 self._write(MANIFEST, llmlb_manifest(record, self._plan, endpoint))
             self._write(RECORD, msgspec.json.format(msgspec.json.encode(record), indent=1))
             for folder, _, _ in os.walk(self.path):
@@ -103,6 +105,16 @@ class Stage:
                 sync_directory(folder)
             self._move_into_place(record)
         return Published(record, f"{self._directory}/{opens}" if opens else self._directory, self._directory)
+
+    def note_stamps(self) -> None:
+        """Note what the published files look like, once their partials are gone and the view has its links.
+
+        Those that were changed, or copied, since they were added stay without a stamp.
+        """
+        path = self._layout.stamps_in(self._directory)
+        now = {name: stamp_of(f"{self._directory}/{name}") for name in self._added}
+        same = {name: stamp for name, stamp in now.items() if stamp and _unchanged(self._added[name], stamp)}
+        write_stamps(path, read_stamps(path) | same)
 
     def drop(self) -> None:
         """Remove what is left of the stage. The files stay where they were linked from."""
@@ -120,8 +132,13 @@ class Stage:
         try:
             self._make_directories(os.path.dirname(directory))
             os.rename(self.path, directory)
+            self._forget_stamps()
         except (FileExistsError, NotADirectoryError):
-            raise _in_the_way(directory) from None
+            if not os.path.isdir(directory):
+                raise self._in_the_way(directory) from None
+            if os.stat(directory).st_dev != os.stat(self.path).st_dev:  # moved to another disk, and linked from here
+                self._come_near()
+            self._merge(directory, record)
         except OSError as error:
             if error.errno in _ELSEWHERE:
                 self._come_near()
@@ -175,6 +192,7 @@ class Stage:
         staged = sorted(self._files(), key=lambda name: (name == LLMLB_GGUF, name == MANIFEST, name))
         for name in staged:
             self._check_way(directory, name, known=name in ours)
+        self._forget_stamps()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/{RECORD}")
         sync_directory(directory)
@@ -188,6 +206,11 @@ class Stage:
         os.rename(f"{self.path}/{RECORD}", f"{directory}/{RECORD}")
         sync_directory(directory)
         self.drop()
+
+    def _forget_stamps(self) -> None:
+        """Of the files that are replaced."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._layout.stamps_in(self._directory))
 
     def _files(self) -> list[str]:
         found = []
@@ -207,22 +230,29 @@ class Stage:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(source)  # rename(2) does nothing where both names are links to one file
         except (FileExistsError, NotADirectoryError):
-            raise _in_the_way(path) from None
+            raise self._in_the_way(path) from None
 
     def _check_way(self, directory: str, name: str, *, known: bool) -> None:
         """Raise, while nothing has been touched, if the file cannot go there: files of another model stay in place."""
         path = f"{directory}/{name}"
         if os.path.isdir(path) and not os.path.islink(path):
-            raise _in_the_way(path)
+            raise self._in_the_way(path)
         folder = os.path.dirname(path)
         while len(folder) >= len(self._layout.root):
             if os.path.lexists(folder) and not os.path.isdir(folder):
-                raise _in_the_way(folder)
+                raise self._in_the_way(folder)
             if not known and folder != directory and (record := read_record(folder)):
                 theirs = {LLMLB_GGUF, MANIFEST, *(file.name for file in record.files)}
                 if path[len(folder) + 1 :] in theirs and os.path.lexists(path):
-                    raise _in_the_way(path)
+                    raise self._in_the_way(path)
             folder = os.path.dirname(folder)
+
+    def _in_the_way(self, path: str) -> WantdError:
+        return in_the_way(path, self._layout.root, self._directory)
+
+
+def _unchanged(before: Stamp | None, now: Stamp) -> bool:
+    return before is not None and before.inode == now.inode and not now.written_since(before)
 
 
 def _kept_name(path: str) -> str:
@@ -263,11 +293,3 @@ def _copy(source: str, path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _in_the_way(path: str) -> WantdError:
-    return WantdError(
-        Code.FORBIDDEN_PATH,
-        f"cannot create {show(path)}: a file is in the place of a directory, or a directory in the place of a file",
-        "move what is in the way, or rename one of two ids in the catalog that claim the same name",
-    )

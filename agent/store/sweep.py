@@ -8,7 +8,7 @@ import shutil
 import time
 
 from agent.core.retention import Leftover
-from agent.disk import TEMP_PREFIX, remove_stale_temps
+from agent.disk import STALE_S, TEMP_PREFIX, remove_stale_temps
 from agent.errors import WantdError
 from agent.store.inventory import Inventory
 from agent.store.layout import STAGE, UNFINISHED, Layout
@@ -94,6 +94,17 @@ def remove_unfinished(layout: Layout, locks: Locks) -> None:
                     shutil.rmtree(path, ignore_errors=True)
                 finally:
                     lock.release()
+
+
+def remove_stale_stamps(layout: Layout) -> None:
+    """Remove stamps of models that are gone, and temporary files beside them."""
+    remove_stale_temps(layout.stamps, time.time())
+    models = {layout.stamps_in(directory) for directory, _ in layout.record_places(linked=True)}
+    for path in {f"{layout.stamps}/{name}" for name in _names(layout.stamps)} - models:
+        with contextlib.suppress(OSError):
+            # One that is young may be of a model that is being published.
+            if path.endswith(".json") and time.time() - os.stat(path).st_mtime > STALE_S:
+                os.unlink(path)
 
 
 def _staged(layout: Layout) -> list[tuple[str, str]]:

@@ -200,3 +200,27 @@ def test_a_directory_name_that_no_file_system_takes_is_refused() -> None:
     with pytest.raises(WantdError) as caught:
         target("o/" + "n" * 96 + ":" + "q" * 64 + "@" + "r" * 199)
     assert caught.value.code is Code.FORBIDDEN_PATH
+
+
+NESTED = parse_catalog(json.dumps([{"id": "qwen3", "repo": "a/b"}, {"id": "team/x/y", "repo": "c/d"}]).encode())
+
+
+@pytest.mark.parametrize(
+    ("reference", "directory"),
+    [
+        ("qwen3", "qwen3"),
+        ("a/b", "qwen3"),
+        ("qwen3/model.gguf", "@/qwen3/model.gguf"),
+        ("Qwen3/Vae:Q8_0", "@/qwen3/vae--q8_0"),
+        (f"qwen3/vae@{COMMIT}", "@/qwen3/vae@1a2b3c4d5e6f"),
+        ("team", "@/team"),
+        ("team/x", "@/team/x"),
+        ("team/other", "team/other"),
+        ("qwen31/vae", "qwen31/vae"),
+        ("other/qwen3", "other/qwen3"),
+    ],
+)
+def test_no_repository_gets_a_directory_within_or_around_one_of_the_catalog(reference: str, directory: str) -> None:
+    found = target(reference, catalog=NESTED)
+    assert found.name == directory
+    assert not found.id.startswith("@"), "a load balancer knows it by its own name"

@@ -467,7 +467,7 @@ async def test_a_model_that_has_gone_from_the_store_is_fetched_again(table: Tabl
     with logged() as lines:
         await table.board.recheck()
     await settle()
-    assert lines == ["WARNING gone: incomplete in the store; fetching it again"]
+    assert lines == ["WARNING gone: incomplete or changed in the store; fetching what is wrong"]
     assert sorted(table.runner.active) == ["gone", "moving"]
     assert (here.progress.state, gone.progress.attempt) == (State.READY, 2)
     assert moving.target not in table.store.looked

@@ -21,6 +21,7 @@ from agent.core.words import timestamp
 from agent.errors import Code, WantdError
 from agent.jobs.files import Files, partial_key
 from agent.jobs.lock_waits import LockWaits
+from agent.jobs.proving import Proving
 from agent.jobs.run import Run
 from agent.state.feed import Change, Feed
 from agent.state.job import Job
@@ -74,7 +75,8 @@ def layout(tmp_path: Path) -> Layout:
 def files(layout: Layout, transfer: Bringing, locks: Locks) -> Files:
     clock = SystemClock()
     waits = LockWaits(locks, lambda: 5, clock)
-    return Files(NoSource(), transfer, layout, Inventory(layout), Space(layout.root, lambda: 0), waits, clock)
+    inventory, space = Inventory(layout), Space(layout.root, lambda: 0)
+    return Files(NoSource(), transfer, layout, inventory, space, waits, clock, Proving(layout, inventory))
 
 
 def run(model: Model, stage: Stage, lock: Lock) -> Run:

@@ -14,6 +14,7 @@ from agent.core.target import Target
 from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
+from agent.jobs.proving import Proving
 from agent.jobs.room import Room
 from agent.jobs.run import Run
 from agent.jobs.runner import Runner
@@ -63,7 +64,17 @@ class Workshop:
         )
         self.slots = Slots(lambda: self.places, self.clock.monotonic)
         self.waits = LockWaits(self.locks, lambda: 300.0, self.clock)
-        self.files = Files(self.source, self.transfer, self.layout, self.inventory, self.space, self.waits, self.clock)
+        self.proving = Proving(self.layout, self.inventory, Inline())
+        self.files = Files(
+            self.source,
+            self.transfer,
+            self.layout,
+            self.inventory,
+            self.space,
+            self.waits,
+            self.clock,
+            self.proving,
+        )
         self.runner = Runner(
             planner=Planner(self.source, self.files, lambda: self.policy),
             files=self.files,

@@ -87,7 +87,10 @@ class Model:
 
     def publish(self, layout: Layout, modes: Modes = MODES) -> Published:
         """Put the model in the store."""
-        return self.stage(layout, modes).publish(self.record, ENDPOINT)
+        stage = self.stage(layout, modes)
+        published = stage.publish(self.record, ENDPOINT)
+        stage.note_stamps()
+        return published
 
 
 def make_layout(root: str) -> Layout:

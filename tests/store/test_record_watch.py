@@ -138,7 +138,7 @@ def test_what_concerns_no_watched_model_is_not_reported(layout: Layout, watched:
     os.unlink(last.path)  # events come in order: with this one, all before it have been looked at
     watched.reports(last)
     assert watched.watch.watched == 1
-    assert watched.rings == 1
+    assert watched.rings <= 1  # none where it was taken before it could ring
 
 
 def test_a_model_that_came_back_is_watched_where_it_is(layout: Layout, watched: Watched) -> None:
