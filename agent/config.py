@@ -18,15 +18,21 @@ import msgspec
 from msgspec import Meta
 
 from agent.core.names import show
+from agent.core.quantities import read_bytes, read_seconds
 from agent.core.schema import build, nearest
 from agent.errors import ConfigError
 
 # Ten years, as good as no limit: timers of the kernel and of libraries overflow not far above.
 SECONDS_MAX = 315_360_000.0
-Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX)]
-SecondsOrNone = Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
+DAY_S = 86_400.0
+TIME = 'expected a time above 0: a number of seconds, or text like "90s", "30 min" or "2h"'
+DAYS = 'expected a time above 0: a number of days, or text like "12h" or "7 days"'
+SIZE = 'expected a size: a number of bytes, or text like "50MB" or "64 MiB"'
+Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX, extra={"expected": TIME})]
+Days = Annotated[float, Meta(gt=0, le=SECONDS_MAX / DAY_S, extra={"expected": DAYS})]
+DaysOrNever = Annotated[float, Meta(ge=0, le=SECONDS_MAX / DAY_S, extra={"expected": DAYS})]
 Count = Annotated[int, Meta(ge=1)]
-Bytes = Annotated[int, Meta(ge=0)]
+Bytes = Annotated[int, Meta(ge=0, extra={"expected": SIZE})]
 
 
 SYSTEM_FILE = "/etc/wantd/config.toml"
@@ -45,12 +51,12 @@ class Spool(Section, frozen=True):
 
 class Store(Section, frozen=True):
     dir: str = "~/.llmlb/models"
-    keep_partials_days: Seconds = 7.0
+    keep_partials_days: Days = 7.0
     min_free_bytes: Bytes = 64 * 1024 * 1024
     hub_cache: str = "hub"
     max_bytes: Bytes = 0
     evict: Literal["never", "lru"] = "never"
-    keep_days: SecondsOrNone = 0.0
+    keep_days: DaysOrNever = 0.0
 
 
 class Adopt(Section, frozen=True):
@@ -199,7 +205,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
         if not isinstance(table, dict):
             problems.append(f"{path}: [{name}] is a table of keys, not {show(str(table), 60)}")
             continue
-        from_file, found = build(kind, table, f"{path}: [{name}]", check=_check)
+        from_file, found = build(kind, table, f"{path}: [{name}]", check=_check, read=_with_unit)
         problems += found
         variables = settings.get(name, {})
         for key, others in ((k, v) for (s, k), v in _FOREIGN.items() if s == name):
@@ -209,7 +215,9 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
         overrides: dict[str, Any] = {}
         for key, variable in variables.items():
             value = _plain(kind, key, environ[variable])
-            built, found = build(kind, {key: value}, f"environment: {variable}", lax=True, check=_check)
+            built, found = build(
+                kind, {key: value}, f"environment: {variable}", lax=True, check=_check, read=_with_unit
+            )
             problems += found
             if built:
                 overrides[key] = getattr(built, key)
@@ -309,6 +317,21 @@ def _plain(kind: type[Section], key: str, text: str) -> Any:
     if wanted is bool:
         return {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
     return text
+
+
+def _with_unit(hint: Any, value: Any) -> Any:
+    """Text with a unit as the number that it is; what it is not stays text, which is no number for msgspec."""
+    if not isinstance(value, str):
+        return value
+    if hint == Bytes:
+        number: float | None = read_bytes(value)
+    elif hint in (Seconds, Days, DaysOrNever):
+        bare_days = hint != Seconds and value.strip().replace(".", "", 1).isdecimal()
+        number = float(value) * DAY_S if bare_days else read_seconds(value)
+        number = number / DAY_S if number is not None and hint != Seconds else number
+    else:
+        return value
+    return value if number is None else number
 
 
 def _check(key: str, value: Any) -> str | None:

@@ -251,7 +251,7 @@ def test_all_problems_are_told_at_once_each_with_its_place(write: Write) -> None
         (path, "[spol]", "did you mean 'spool'"),
         (path, "[hub]", "'endpont'", "did you mean 'endpoint'"),
         (path, "[hub]", "offline", "bool", "'maybe'"),
-        (path, "[hub]", "connect_timeout_s", "> 0", "'-1'"),
+        (path, "[hub]", "connect_timeout_s", "a time above 0", "'-1'"),
         (path, "[log]", "level", "one of TRACE, DEBUG, INFO, WARNING, ERROR", "'LOUD'"),
         (path, "[transfer]", "connections", "int", "'1.5'"),
         ("environment: WANTD_TRANSFER__JOBS", "jobs", "int", "'many'"),
@@ -262,6 +262,31 @@ def test_all_problems_are_told_at_once_each_with_its_place(write: Write) -> None
     for words in expected:
         assert any(all(word in problem for word in words) for problem in found), (words, found)
     assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "text", "value"),
+    [
+        ("transfer", "max_rate", "50MB", 50_000_000),
+        ("transfer", "max_rate", "1.5 MB/s", 1_500_000),
+        ("transfer", "max_rate", "7", 7),
+        ("store", "min_free_bytes", "64 MiB", 64 * 2**20),
+        ("store", "keep_partials_days", "12h", 0.5),
+        ("store", "keep_partials_days", "3 days", 3.0),
+        ("store", "keep_partials_days", "3", 3.0),
+        ("transfer", "stall_timeout_s", "2 min", 120.0),
+        ("transfer", "stall_timeout_s", "90", 90.0),
+        ("spool", "progress_interval_s", "250ms", 0.25),
+    ],
+)
+def test_sizes_and_times_may_have_units(
+    section: str, key: str, text: str, value: float, write: Write, empty: str
+) -> None:
+    environ = {f"WANTD_{section.upper()}__{key.upper()}": text}
+    by_variable = load(empty, environ)
+    by_file = load(write(f'[{section}]\n{key} = "{text}"\n'), {})
+    assert getattr(getattr(by_file, section), key) == value
+    assert getattr(getattr(by_variable, section), key) == value
 
 
 @pytest.mark.parametrize(
@@ -280,7 +305,15 @@ def test_all_problems_are_told_at_once_each_with_its_place(write: Write) -> None
         "[store]\nmin_free_bytes = -1",
         "[transfer]\njobs = 0",
         "[transfer]\njobs = true",
-        "[transfer]\nmax_rate = '10M'",
+        "[transfer]\nmax_rate = '10 X'",
+        "[transfer]\nmax_rate = '10s'",
+        "[transfer]\nmax_rate = '-5MB'",
+        "[transfer]\njobs = '10MB'",
+        "[transfer]\nstall_timeout_s = '0s'",
+        "[transfer]\nstall_timeout_s = '1MB'",
+        "[transfer]\nstall_timeout_s = ''",
+        "[store]\nkeep_partials_days = '99999999 days'",
+        "[store]\nmin_free_bytes = '" + "9" * 5000 + "TB'",
         "[hub]\nendpoint = 'huggingface.co'",
         "[hub]\nendpoint = 'ftp://h'",
         "[hub]\nendpoint = 'https://'",

@@ -45,6 +45,14 @@ class Finding:
     fix: str = ""
 
 
+EXAMPLES = """\
+examples:
+  wantd check
+  wantd check --no-network
+  sudo -u wantd wantd check          as the agent of the service sees it
+"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to skip."""
     parser.add_argument("--no-network", action="store_true", help="do not contact the Hub or the proxy")

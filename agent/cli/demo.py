@@ -18,6 +18,12 @@ MODEL = "qwen3"
 GGUF_BYTES = 96_000_000
 MAX_RATE = "64000000"  # bytes/s: without a limit loopback is too fast to see the bar move
 
+EXAMPLES = """\
+examples:
+  wantd demo
+  wantd demo --dir /tmp/wantd-demo
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to run it."""

@@ -26,6 +26,12 @@ IN_WORDS = {
     Reason.DISK: "the disk is short of store.min_free_bytes",
 }
 
+EXAMPLES = """\
+examples:
+  wantd gc --dry-run
+  WANTD_STORE__KEEP_DAYS=30 wantd gc   also what was not used for a month
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How to do it."""

@@ -9,130 +9,53 @@ import os
 import re
 import sys
 import time
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
-from agent.cli.text import how_it_goes
+from agent.cli.display import Display, display
+from agent.cli.watch import Watch, conclude
 from agent.config import load, process_environment
-from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
+from agent.core.want import WANT_SUFFIX
 from agent.disk import atomic_write
 from agent.errors import Code, Exit, WantdError
 from agent.reports.status import agent_of
 from agent.store.layout import Layout
 
 POLL_S = 0.05  # a stat of one small file; quicker than people see
-SILENCE_S = 3.0  # an agent answers within 0.1 s: after this there is none, or it is stuck
-FINAL = ("ready", "failed")
+LOOK_FOR_AGENT_S = 1.0  # between two looks at the lock of the spool
+SILENCE_S = 3.0  # an agent writes a progress file within 0.1 s: after this something is wrong, and is said
+NO_AGENT_S = 10.0  # more than an agent takes to restart
+EXAMPLES = """\
+examples:
+  wantd get qwen3                                a model of the catalog
+  wantd get bartowski/Qwen_Qwen3-0.6B-GGUF:Q8_0  a repository, in one quantization
+  wantd get https://huggingface.co/Qwen/Qwen3-0.6B
+  wantd get --no-wait qwen3 gemma3               request, and go on
+  llama-server -m "$(wantd get qwen3)"           only the path is on standard output
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be requested."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="catalog id or org/name, with :QUANT and @REVISION")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="catalog id, org/name or URL; :QUANT and @REVISION")
     parser.add_argument("--files", action="append", default=[], metavar="PATTERN", help="only files that match")
     parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="no files that match")
     parser.add_argument("--priority", type=int, default=5, choices=range(10), metavar="0-9", help="0 is first")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="stop waiting after this time; the want stays")
     parser.add_argument("--no-wait", action="store_true", help="drop the wants, print their paths, do not wait")
+    parser.add_argument("--wait-for-agent", action="store_true", help="also wait while no agent is running")
+    parser.add_argument("--keep", action="store_true", help="keep wants that failed; they are removed otherwise")
     parser.add_argument("--cancel-on-interrupt", action="store_true", help="Ctrl-C removes the want")
 
 
-class Watch:
-    """One want that was dropped, and its progress file."""
+class Dropped(Watch):
+    """A want that was dropped. `ours` is its content where this command wrote it, None where it was there already."""
 
-    def __init__(self, model: str, path: str, before: str | None) -> None:
-        self.model = model
-        self.path = path
-        self.progress: dict[str, Any] | None = None
-        self._path = path.removesuffix(WANT_SUFFIX) + PROGRESS_SUFFIX
-        self._before = before  # `updated_at` of the progress file found at first: a failure in it is not news
-        self._seen = 0
-
-    def look(self) -> bool:
-        """Read the progress file again if it has changed. True when it has."""
-        try:
-            stamp = os.stat(self._path).st_mtime_ns
-            if stamp == self._seen:
-                return False
-            with open(self._path, "rb") as file:
-                progress = orjson.loads(file.read())
-        except (OSError, orjson.JSONDecodeError):
-            return False
-        self._seen = stamp
-        if progress.get("updated_at") == self._before and progress.get("state") == "failed":
-            return False
-        self.progress = progress
-        return True
-
-    @property
-    def final(self) -> bool:
-        """Whether nothing more will come."""
-        if self.progress is None or self.progress.get("state") not in FINAL:
-            return False
-        paths = [model.get("path") for model in self.progress.get("models", [])]
-        return self.progress["state"] == "failed" or all(path and os.path.exists(path) for path in paths)
-
-
-class Display(Protocol):
-    """Shows the progress of wants on standard error."""
-
-    def update(self, watch: Watch) -> None: ...
-    def note(self, text: str) -> None: ...
-    def close(self) -> None: ...
-
-
-class Lines:
-    """For a log or a pipe: one line for each change of state and each tenth."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[str, int]] = {}
-
-    def update(self, watch: Watch) -> None:
-        progress = watch.progress or {}
-        key = (str(progress.get("state")), int(progress.get("progress", 0) * 10))
-        if self._last.get(watch.model) != key:
-            self._last[watch.model] = key
-            self.note(f"{watch.model}: {how_it_goes(progress)}")
-
-    def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class Bars:
-    """For a terminal: one live bar for each model, with rate and time left."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskID, TextColumn
-
-        self._bars = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>5.1f}%"),
-            TextColumn("{task.fields[text]}", markup=False),
-            console=Console(stderr=True),
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._bars.start()
-
-    def update(self, watch: Watch) -> None:
-        from rich.markup import escape
-
-        if watch.model not in self._tasks:
-            self._tasks[watch.model] = self._bars.add_task(escape(watch.model), total=1.0, text="")
-        progress = watch.progress or {}
-        self._bars.update(
-            self._tasks[watch.model], completed=progress.get("progress", 0.0), text=how_it_goes(progress, percent=False)
-        )
-
-    def note(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False)
-
-    def close(self) -> None:
-        self._bars.stop()
+    def __init__(self, model: str, path: str, before: str | None, ours: bytes | None = None) -> None:
+        super().__init__(model, path, before)
+        self.ours = ours
 
 
 def call(arguments: argparse.Namespace) -> int:
@@ -143,17 +66,23 @@ def call(arguments: argparse.Namespace) -> int:
         for watch in watches:
             print(watch.path)
         return Exit.OK
-    display: Display = Bars() if sys.stderr.isatty() else Lines()
+    screen = display()
+    agent = _Agent(config.spool.dir, config.store.dir, arguments.wait_for_agent)
     try:
-        _follow(watches, display, arguments.timeout, config.spool.dir, config.store.dir)
+        _follow(watches, screen, arguments.timeout, agent)
     except KeyboardInterrupt:
-        display.close()
+        screen.close()
         return _interrupted(watches, arguments.cancel_on_interrupt)
-    display.close()
-    return _conclude(watches)
+    screen.close()
+    if agent.missing and not all(watch.final for watch in watches):
+        return _no_agent(watches, config.spool.dir)
+    code = conclude(watches)
+    if not arguments.keep:
+        _remove_failed(watches)
+    return code
 
 
-def _drop(spool: str, model: str, arguments: argparse.Namespace) -> Watch:
+def _drop(spool: str, model: str, arguments: argparse.Namespace) -> Dropped:
     """Write the want; one that already says the same is touched, which retries it if it failed."""
     want: dict[str, Any] = {"model": model}
     if arguments.files:
@@ -176,76 +105,105 @@ def _drop(spool: str, model: str, arguments: argparse.Namespace) -> Watch:
                     os.utime(path)
                 except PermissionError:
                     before = None  # another user's: it is not tried again, so that its failure is news
-                return Watch(model, path, before)
+                return Dropped(model, path, before)
         atomic_write(path, data, mode=0o666)  # less the umask, like any file that a user creates
     except OSError as error:
         raise WantdError(
-            Code.WANT_UNREADABLE,
+            Code.SPOOL_UNWRITABLE,
             f"cannot write the want {path}: {error.strerror}",
-            "join the group that may write to the spool, or set WANTD_SPOOL__DIR to the spool of your agent",
+            "join the group that may write to the spool (`ls -ld` shows it), or set WANTD_SPOOL__DIR to the spool of "
+            "your agent",
         ) from None
-    return Watch(model, path, before)
+    return Dropped(model, path, before, data)
 
 
 def _updated_at(want_path: str) -> str | None:
-    watch = Watch("", want_path, None)
+    watch = Watch("", want_path)
     watch.look()
     return watch.progress.get("updated_at") if watch.progress else None
 
 
-def _follow(watches: list[Watch], display: Display, timeout: float | None, spool: str, store: str) -> None:
+class _Agent:
+    """Looks from time to time whether an agent serves the spool. `missing` when patience with that has ended."""
+
+    def __init__(self, spool: str, store: str, patient: bool) -> None:
+        self.spool = spool
+        self.running = True
+        self._layout = Layout(store)
+        self._patient = patient
+        self._looked = self._alive = time.monotonic()
+
+    def look(self) -> None:
+        """Look again, if it is time."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_FOR_AGENT_S:
+            return
+        self._looked = now
+        self.running = agent_of(self.spool, self._layout).running
+        if self.running:
+            self._alive = now
+
+    @property
+    def missing(self) -> bool:
+        """Whether to give up."""
+        return not self.running and not self._patient and time.monotonic() - self._alive >= NO_AGENT_S
+
+
+def _follow(watches: Sequence[Watch], screen: Display, timeout: float | None, agent: _Agent) -> None:
+    """Look and show until every want is final, the time is over or the agent is missing."""
     began = time.monotonic()
     complained = False
     while True:
         for watch in watches:
-            if watch.look():
-                display.update(watch)
+            watch.look()
+        screen.update(watches)
         if all(watch.final for watch in watches):
             return
+        agent.look()
         waited = time.monotonic() - began
-        if timeout is not None and waited > timeout:
+        if agent.missing or (timeout is not None and waited > timeout):
             return
         if waited > SILENCE_S and not complained:
-            complained = True
-            if not agent_of(spool, Layout(store)).running:
-                display.note(
-                    f"no agent serves {spool}: start one with `wantd run`, or set WANTD_SPOOL__DIR to the spool "
-                    "of the running agent; still waiting"
-                )
+            if not agent.running:
+                complained = True
+                screen.note(f"no agent serves {agent.spool} yet; waiting for one")
             elif any(watch.progress is None for watch in watches):
-                display.note(f"the agent of {spool} has not written a progress file yet; see its log; still waiting")
+                complained = True
+                screen.note(f"the agent of {agent.spool} has not written a progress file yet; see its log")
         time.sleep(POLL_S)
 
 
-def _interrupted(watches: list[Watch], cancel: bool) -> int:
+def _no_agent(watches: Sequence[Watch], spool: str) -> int:
+    paths = " ".join(watch.path for watch in watches if not watch.final)
+    print(
+        f"wantd: no agent serves {spool}\n"
+        "       start it with `systemctl start wantd` or `wantd run`, or set WANTD_SPOOL__DIR to the spool of a "
+        f"running agent\n       (--wait-for-agent waits for it); the want stays: {paths}",
+        file=sys.stderr,
+    )
+    return Exit.NO_AGENT
+
+
+def _interrupted(watches: Sequence[Watch], cancel: bool) -> int:
     for watch in watches:
         if watch.final:
             continue
         if cancel:
             with contextlib.suppress(OSError):
                 os.unlink(watch.path)
-            print(f"{watch.model}: no longer wanted", file=sys.stderr)
+            print(f"{watch.name}: no longer wanted", file=sys.stderr)
         else:
-            print(f"{watch.model}: still wanted; remove {watch.path} to cancel it", file=sys.stderr)
+            print(f"{watch.name}: still wanted; remove {watch.path} to cancel it", file=sys.stderr)
     return Exit.INTERRUPTED
 
 
-def _conclude(watches: list[Watch]) -> int:
-    code: int = Exit.OK
+def _remove_failed(watches: Sequence[Dropped]) -> None:
+    """Remove the wants that failed and that this command wrote, unless somebody has rewritten them since."""
     for watch in watches:
-        progress = watch.progress or {}
-        if not watch.final:
-            print(f"{watch.model}: not ready yet, still wanted; see {watch.path}", file=sys.stderr)
-            code = code or Exit.FAILURE
+        if watch.ours is None or watch.state != "failed":
             continue
-        for model in progress.get("models", []):
-            if model.get("path"):
-                print(model["path"])
-        if error := progress.get("error"):
-            print(f"{watch.model}: {error['message']} ({error['code']})\n  {error['hint']}", file=sys.stderr)
-            code = code or _exit_code(error.get("code"))
-    return code
-
-
-def _exit_code(code: Any) -> int:
-    return Exit.of(Code(code)) if code in list(Code) else Exit.FAILURE
+        with contextlib.suppress(OSError):
+            with open(watch.path, "rb") as file:
+                same = file.read(len(watch.ours) + 1) == watch.ours
+            if same:
+                os.unlink(watch.path)

@@ -16,6 +16,13 @@ from agent.errors import ConfigError, Exit
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome= and PrivateTmp= in the unit  # noqa: S108
 WRITABLE = ("/var/lib/wantd", "/var/spool")  # by StateDirectory= and ReadWritePaths= in the unit
 
+EXAMPLES = """\
+examples:
+  wantd install-service --dry-run    print each step, change nothing
+  wantd install-service              a service of the host; as root
+  wantd install-service --user       a service of this user
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Whose service, and whether to change anything."""

@@ -14,6 +14,12 @@ from agent.core.words import duration, size
 from agent.errors import Exit
 from agent.reports.stored import StoredModel, stored
 
+EXAMPLES = """\
+examples:
+  wantd ls
+  wantd ls --json | jq -r '.models[] | select(.goes) | .name'
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How to show it."""

@@ -16,6 +16,14 @@ from agent.core.words import size
 from agent.errors import Exit, WantdError
 from agent.store.room.leases import Leased
 
+EXAMPLES = """\
+examples:
+  wantd rm qwen3
+  wantd rm qwen3:Q8_0 org/name
+
+exit codes: 0 removed, 1 one that is wanted or leased stays, 14 not in the store
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to remove."""

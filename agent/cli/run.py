@@ -23,6 +23,14 @@ from agent.loop import run, threads_left, turns_of
 from agent.reports import journald
 from agent.reports.systemd import Supervisor
 
+EXAMPLES = """\
+examples:
+  wantd run                                   the configuration of this host
+  wantd run --config ./config.toml            another one
+  WANTD_TRANSFER__MAX_RATE=50MB wantd run     each key has a variable
+  kill -HUP PID                               reload; downloads continue
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments but the common ones."""

@@ -12,6 +12,11 @@ from agent.errors import Code, Exit, WantdError
 from agent.store.layout import RECORD, read_record
 from agent.store.room.leases import take_lease
 
+EXAMPLES = """\
+examples:
+  wantd run-with qwen3 -- sh -c 'llama-server -m "$WANTD_MODEL_PATH"'
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, and what to run."""

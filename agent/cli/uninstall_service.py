@@ -27,6 +27,12 @@ from agent.store.publish import Modes
 ACCESS_ACL, DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
 CREDENTIALS = ("/etc/credstore/hf_token", "/etc/credstore.encrypted/hf_token")
 
+EXAMPLES = """\
+examples:
+  wantd uninstall-service --dry-run
+  wantd uninstall-service --user
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Whose service, and whether to change anything."""

@@ -34,11 +34,13 @@ def build(
     *,
     lax: bool = False,
     check: Callable[[str, Any], str | None] | None = None,
+    read: Callable[[Any, Any], Any] = lambda hint, value: value,
 ) -> tuple[T | None, list[str]]:
     """Convert `values` to the struct `kind`. `where` begins each problem, like `config.toml: [hub]`.
 
     `lax` also takes numbers and booleans written as text (environment variables). `check(key, value)` may name
-    a further problem. Returns the struct, or None and all problems.
+    a further problem. `read(hint, value)` gives the value to convert, for fields that are also written in other ways.
+    A field's `Meta(extra={"expected": …})` is what its problems say. Returns the struct, or None and all problems.
     """
     problems: list[str] = []
     good: dict[str, Any] = {}
@@ -49,9 +51,9 @@ def build(
             problems.append(f"{where}: unknown key {show(str(key))}{guess}")
             continue
         try:
-            good[key] = msgspec.convert(value, hints[key], strict=not lax)
+            good[key] = msgspec.convert(read(hints[key], value), hints[key], strict=not lax)
         except msgspec.ValidationError as error:
-            expected = _one_of(hints[key]) or str(error)
+            expected = _expected(hints[key]) or str(error)
             problems.append(f"{where}: {key}: {expected}, not {show(str(value), 60)}")
             continue
         if check and (problem := check(key, good[key])):
@@ -66,6 +68,11 @@ def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
-def _one_of(hint: Any) -> str | None:
-    """What a choice of words expects; msgspec says only that the word is none of them."""
-    return f"expected one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else None
+def _expected(hint: Any) -> str | None:
+    """What a choice of words expects, or a field that says so; msgspec knows only the type."""
+    if get_origin(hint) is Literal:
+        return f"expected one of {', '.join(get_args(hint))}"
+    for note in getattr(hint, "__metadata__", ()):
+        if isinstance(note, msgspec.Meta) and note.extra and "expected" in note.extra:
+            return str(note.extra["expected"])
+    return None

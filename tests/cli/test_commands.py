@@ -35,12 +35,85 @@ def test_get_ends_with_the_errors_own_exit_code_and_its_hint(agent: AgentProcess
     assert again.returncode == done.returncode
 
 
-def test_get_says_when_no_agent_answers(make_agent: Callable[..., AgentProcess]) -> None:
+def test_get_ends_without_an_agent_and_says_what_to_do(make_agent: Callable[..., AgentProcess]) -> None:
     agent = make_agent()
-    done = agent.wantd("get", "qwen3", "--timeout", "4")
-    assert done.returncode == Exit.FAILURE
-    assert "no agent serves" in done.stderr
+    done = agent.wantd("get", "qwen3")
+    assert done.returncode == Exit.NO_AGENT
+    assert f"no agent serves {agent.spool}" in done.stderr
+    assert "wantd run" in done.stderr
     assert (agent.spool / "qwen3.want").read_text() == "qwen3\n"
+
+
+def test_get_waits_for_an_agent_where_it_is_told_to(make_agent: Callable[..., AgentProcess]) -> None:
+    agent = make_agent()
+    command = [sys.executable, "-m", "agent", "get", "qwen3", "--wait-for-agent"]
+    with subprocess.Popen(command, env=agent.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as got:
+        assert got.stderr
+        assert "no agent serves" in got.stderr.readline()
+        with agent:
+            out, _ = got.communicate(timeout=60)
+    assert got.returncode == 0
+    assert out.startswith(str(agent.store))
+
+
+def test_get_removes_a_failed_want_that_it_wrote_and_no_other(agent: AgentProcess) -> None:
+    ours, theirs = agent.spool / "qwen33.want", agent.drop("mistral33", "mistral33\n")
+    agent.wantd("get", "qwen33", "mistral33")
+    assert not ours.exists()
+    assert theirs.exists()
+    agent.wantd("get", "qwen33", "--keep")
+    assert ours.exists()
+
+
+def test_get_takes_an_address_from_the_browser(make_agent: Callable[..., AgentProcess]) -> None:
+    with make_agent(policy__allow="any") as agent:
+        done = agent.wantd("get", "https://huggingface.co/bartowski/Qwen_Qwen3-0.6B-GGUF")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(".gguf\n")
+
+
+def test_a_spool_that_cannot_be_written_has_an_error_of_its_own(make_agent: Callable[..., AgentProcess]) -> None:
+    agent = make_agent()
+    agent.spool.rmdir()
+    agent.spool.write_text("not a directory")
+    done = agent.wantd("get", "qwen3")
+    assert done.returncode == Exit.of(Code.SPOOL_UNWRITABLE)
+    assert "cannot write the want" in done.stderr
+    assert "(spool_unwritable)" in done.stderr
+
+
+def test_an_unknown_name_is_told_with_the_nearest_ones_also_where_any_model_is_allowed(
+    make_agent: Callable[..., AgentProcess],
+) -> None:
+    with make_agent(policy__allow="any") as agent:
+        done = agent.wantd("get", "qwen33")
+    assert done.returncode in (Exit.of(Code.MODEL_NOT_FOUND), Exit.of(Code.UNAUTHORIZED))
+    assert "did you mean qwen3" in done.stderr
+
+
+def test_allow_writes_the_line_that_the_hint_names_and_the_refused_want_is_tried(
+    make_agent: Callable[..., AgentProcess],
+) -> None:
+    agent = make_agent()
+    config = agent.root / ".config" / "wantd" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("# mine\n[transfer]\njobs = 2\n")
+    with agent:
+        refused = agent.drop("other", "hf-internal-testing/no-such-model")
+        error = agent.failed("other")
+        assert error["code"] == "model_not_supported"
+        assert "`wantd allow hf-internal-testing/no-such-model`" in error["hint"]
+        assert f"in {config} " in error["hint"]
+        done = agent.wantd("allow", "hf-internal-testing/*")
+        assert done.returncode == 0, done.stderr
+        assert f"reloaded the agent (pid {agent.pid})" in done.stdout
+        assert config.read_text() == (
+            '# mine\n[transfer]\njobs = 2\n\n[policy]\nallow = ["catalog", "hf-internal-testing/*"]\n'
+        )
+        answered = (Code.MODEL_NOT_FOUND, Code.UNAUTHORIZED)
+        wait_until(lambda: agent.failed("other")["code"] in answered, "the Hub was asked")
+        assert "already" in agent.wantd("allow", "hf-internal-testing/*").stdout
+    assert refused.exists()
 
 
 @pytest.mark.parametrize("cancel", [False, True])
@@ -97,9 +170,16 @@ def test_status_says_what_is_wanted_with_and_without_an_agent(agent: AgentProces
     assert running["agent"]["pid"] == agent.pid
     assert running["counts"] == {"failed": 1, "ready": 1}
     assert [model["model"] for model in running["models"]] == ["qwen3"]
+    assert agent.wantd("status").returncode == Exit.SOME_FAILED
+    (agent.spool / "bad.want").unlink()
+    wait_until(lambda: not (agent.spool / "bad.progress").exists(), "its progress file is removed")
+    assert agent.wantd("status").returncode == Exit.OK
+    agent.drop("bad", "qwen33")
+    agent.failed("bad")
     agent.stop()
     agent.drop("new", "gemma3")
     stopped = agent.wantd("status")
+    assert stopped.returncode == Exit.NO_AGENT
     assert "not running" in stopped.stdout
     assert "no agent serves this spool" in stopped.stdout
     assert "model_not_supported" in stopped.stdout

@@ -36,6 +36,7 @@ def test_sizes(count: float | None, text: str) -> None:
         (3599, "59 min 59 s"),
         (3600, "1 h 0 min"),
         (7384, "2 h 3 min"),
+        (583_800, "6 d 18 h"),
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.errors import Exit
 from tests.harness import AgentProcess, wait_until
 from tests.hub.process import HubProcess
 from tests.torture.cases import Case
@@ -212,8 +213,8 @@ def names(root: Path) -> None:
         good_is_served(agent)
         log = agent.log_path.read_bytes()
         assert not any(byte in log for byte in (b"\x1b", b"\x07", "\u202e".encode(), b"\xff")), "raw text in the log"
-        assert agent.wantd("status").returncode == 0
-        assert agent.wantd("status", "--json").returncode == 0
+        assert agent.wantd("status").returncode == Exit.SOME_FAILED
+        assert agent.wantd("status", "--json").returncode == Exit.SOME_FAILED
         assert not (agent.root / "pwned").exists()
 
 

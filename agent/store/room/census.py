@@ -22,6 +22,7 @@ from agent.store.lock_table import flocks
 from agent.store.room.leases import is_open
 
 OWN_FILES = (LLMLB_GGUF, MANIFEST, RECORD, USED)  # of a model, beside the files of its record
+OWN_NAMES = (f"/{RECORD}", f"/{USED}", f"/{MANIFEST}")
 OPEN_LOOKS = 64  # large files of one model that are looked at for readers
 
 
@@ -52,9 +53,9 @@ def take(layout: Layout, hub: str, entries: Sequence[Entry], wanted: Mapping[str
         inodes = frozenset(count.add(info) for _, info in found)
         wanted_by = wanted.get(name, ())
         is_leased = any((info.st_dev, info.st_ino) in leased for path, info in found if path.endswith(f"/{RECORD}"))
-        large = [(path, info) for path, info in found if info.st_size > SMALL_MAX] or found
-        in_use = not (wanted_by or is_leased) and any(is_open(path) for path, _ in large[:OPEN_LOOKS])
-        models[name] = Stored(name, inodes, _last_used(found, large), wanted_by, is_leased, in_use)
+        weights = _weights(found)
+        in_use = not (wanted_by or is_leased) and any(is_open(path) for path, _ in weights[:OPEN_LOOKS])
+        models[name] = Stored(name, inodes, _last_used(found, weights), wanted_by, is_leased, in_use)
     for info in (*_stats(layout.partial), *_blobs(hub)):
         if (info.st_dev, info.st_ino) in count.sizes:
             count.add(info)
@@ -85,9 +86,15 @@ def _files(entry: Entry) -> Iterator[tuple[str, os.stat_result]]:
                 yield path, info
 
 
-def _last_used(found: Sequence[tuple[str, os.stat_result]], large: Sequence[tuple[str, os.stat_result]]) -> float:
+def _weights(found: Sequence[tuple[str, os.stat_result]]) -> list[tuple[str, os.stat_result]]:
+    """The large files, all files of a model that has none; never wantd's own, which it reads itself."""
+    theirs = [(path, info) for path, info in found if not path.endswith(OWN_NAMES)]
+    return [(path, info) for path, info in theirs if info.st_size > SMALL_MAX] or theirs
+
+
+def _last_used(found: Sequence[tuple[str, os.stat_result]], weights: Sequence[tuple[str, os.stat_result]]) -> float:
     marks = [info.st_mtime for path, info in found if path.endswith((f"/{USED}", f"/{RECORD}"))]
-    return max([*marks, *(info.st_atime for _, info in large)], default=0.0)
+    return max([*marks, *(info.st_atime for _, info in weights)], default=0.0)
 
 
 def _stats(folder: str) -> Iterator[os.stat_result]:
