@@ -3,15 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd test-olah test-runtimes test-browser screenshots bench bench-short torture fuzz mutants check format clean
+.PHONY: demo test test-systemd test-olah test-runtimes test-browser screenshots bench bench-short torture fuzz mutants man recording check format clean
 
-$(VENV)/ready: pyproject.toml
+# Two steps: what wantd needs, which is all that the demo installs, and the tools of development.
+$(VENV)/base: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wantd needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/ready: $(VENV)/base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/ready  ## the whole way on this machine: Hub, agent, want, bar, verified file
+demo: $(VENV)/base  ## the whole way on this machine: Hub, agent, want, bar, verified file
 	$(BIN)/wantd demo
 
 # Half of the tests' time is waiting for other processes, so there are more workers than most machines have cores.
@@ -69,6 +74,16 @@ fuzz: $(VENV)/ready  ## every property of the test-suite with 2,000 examples ins
 
 mutants: $(VENV)/ready  ## do the unit tests notice small changes? A sample of each package; MUTANTS='core --sample 100 --seed 8'
 	$(BIN)/python -m tests.mutants $(MUTANTS)
+
+# The date is that of the last release, so that the page changes only where the commands do.
+MAN_DATE := 1763856000
+man: $(VENV)/ready  ## man/wantd.1, out of the commands' own help
+	mkdir -p man
+	SOURCE_DATE_EPOCH=$(MAN_DATE) COLUMNS=80 $(BIN)/argparse-manpage --module agent.cli --function parser --prog wantd \
+		--project-name wantd --manual-title 'User Commands' --output man/wantd.1
+
+recording: $(VENV)/ready  ## docs/get.svg, the picture of README: a real run on a terminal
+	$(BIN)/python -m docs.recording
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

@@ -25,6 +25,7 @@ from agent.jobs.lock_waits import LockWaits
 from agent.jobs.losses import Losses
 from agent.jobs.planner import Planner
 from agent.jobs.proving import Proving
+from agent.jobs.revisit import Revisit
 from agent.jobs.room import Room
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
@@ -153,10 +154,13 @@ class App:
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
         self.proving = Proving(layout, inventory)
         files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.proving, self.adoption)
+        planner = Planner(
+            self.sources, files, lambda: live.config.policy, lambda name: did_you_mean(catalog.catalog, name)
+        )
+        revisit = Revisit(layout, planner, clock)
         runner = Runner(
-            planner=Planner(
-                self.sources, files, lambda: live.config.policy, lambda name: did_you_mean(catalog.catalog, name)
-            ),
+            planner=planner,
+            revisit=revisit,
             files=files,
             layout=layout,
             inventory=inventory,
@@ -169,7 +173,7 @@ class App:
             endpoint=lambda: live.config.hub.endpoint,
             agent=f"wantd {__version__} on {agent.host}",
         )
-        self.losses = Losses(runner, layout, clock, self._watch_store)
+        self.losses = Losses(runner, layout, clock, self._watch_store, revisit.due)
         self.board = Board(jobs, self.losses, self.losses, self.room, clock, feed, lambda: live.config.transfer)
 
         # Who asks
@@ -183,7 +187,7 @@ class App:
             board=self.board,
             clock=clock,
             feed=feed,
-            published=self.losses.published,
+            published=self.losses.ready,
             catalog=lambda: catalog.catalog,
             policy=lambda: live.config.policy.allow,
             settings=live.file,
@@ -206,6 +210,7 @@ class App:
             progress_files=self.progress_files,
             agent_report=self.agent_report,
             balancer=balancer,
+            keep_spool=self._keep_spool,
         )
         await asyncio.to_thread(self.watcher.ensure)
         if self.watcher.refused:
@@ -235,6 +240,19 @@ class App:
                 "use that one (`wantd status` shows it), stop it first, or give this agent another spool.dir",
             )
         self._spool_lock = lock
+
+    async def _keep_spool(self) -> None:
+        """Take the lock on the spool again where its file was removed; stop where another agent was faster."""
+        lost = self._spool_lock
+        if lost is None or not await asyncio.to_thread(lambda: lost.is_lost):
+            return
+        try:
+            await asyncio.to_thread(self._hold_spool)
+        except WantdError as error:
+            logger.critical("the lock on the spool was removed, and {}; stopping", error.message)
+            self.stopping.set()
+        else:
+            await asyncio.to_thread(lost.release)
 
     async def reload(self) -> None:
         """SIGHUP: read the configuration again; downloads continue. A broken one changes nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from loguru import logger
@@ -17,6 +17,7 @@ from agent.core.retry import (
     DISK_CHECK_S,
     ROOM_CHECK_S,
     SLOTS_CHECK_S,
+    STORE_CHECK_S,
     SWEEP_S,
     WATCH_CHECK_S,
 )
@@ -58,6 +59,7 @@ class Upkeep:
     progress_files: ProgressFiles
     agent_report: AgentReport
     balancer: BalancerReports
+    keep_spool: Callable[[], Awaitable[None]]
 
     def arm(self) -> None:
         """Hand everything to the clock."""
@@ -65,6 +67,7 @@ class Upkeep:
         every("clear stale locks", lambda: live.config.scheduler.reap_s, self.reap)
         every("rescan the spool", lambda: live.config.scheduler.rescan_s, self.rescan)
         every("check the watch on the spool", lambda: WATCH_CHECK_S, self.lookout.check_watch)
+        every("see that the store is there", lambda: STORE_CHECK_S, self.check_store)
         every("mend the view", lambda: live.config.scheduler.rescan_s, self.mend_view)
         every("heartbeats of locks", lambda: live.config.locks.heartbeat_s, self.beat)
         every("make room in the store", lambda: ROOM_CHECK_S, self.room.tend)
@@ -90,13 +93,24 @@ class Upkeep:
 
     async def rescan(self) -> None:
         """Look at the whole spool, and check that what is ready still is."""
-        if not await asyncio.to_thread(os.path.isdir, self.layout.locks):
-            await asyncio.to_thread(self.layout.create)
+        await self.check_store()
         await self.lookout.rescan()
         self.progress_files.retry_unwritable()
         await asyncio.to_thread(self.losses.ensure, list(self.board.jobs))
         await self.board.recheck()
         await self.tell()
+
+    async def check_store(self) -> None:
+        """A store or partials that somebody removed are made again, and downloads into them start over.
+
+        The lock on the spool was in the store: it is taken again.
+        """
+        if await asyncio.to_thread(self.layout.create_again):
+            logger.warning("the store {} was removed; it is made again", ascii(self.layout.root))
+            await self.tell()
+            await self.board.recheck()
+        await self.keep_spool()
+        await self.board.recover_lost()
 
     async def mend_view(self) -> None:
         """Make the view of the store in the Hub's cache layout what it should be: readers change it, and models go."""

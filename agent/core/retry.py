@@ -118,6 +118,9 @@ MISSED_S = 3.0  # a change that is older, and that no event told of, was missed 
 
 VIEW_LOCK_S = 5.0  # another agent that works on the view of the same store takes milliseconds for each repository
 VIEW_LOCK_POLL_S = 0.02  # a published model waits for that before it is ready
+REVISIT_S = 5.0  # for the Hub's answer about a model that is there and was chosen by older rules: it is ready without
+REVISIT_AGAIN_S = 30.0  # and after an attempt without one it is ready at once for so long
+STORE_CHECK_S = 2.0  # some stats; a store or partials that somebody removed are made again while downloads run
 LOCK_POLL_S = 0.25  # portalocker's own interval; a waiter starts at most this late
 CATALOG_CHECK_S = 2.0  # an editor's save takes effect while its author watches
 DISK_CHECK_S = 5.0  # a statvfs; a person who makes room sees the download continue

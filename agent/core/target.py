@@ -64,6 +64,11 @@ class Selection:
             del value["snapshot"]
         return value
 
+    @property
+    def by_rules(self) -> bool:
+        """Whether the rules decide, and neither the catalog nor the want names files."""
+        return self.snapshot == "load" and not (self.filename or self.artifacts or self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

@@ -197,6 +197,23 @@ class Board:
                 free -= wait.need_bytes
                 self._start(job)
 
+    async def recover_lost(self) -> None:
+        """Runs whose stage somebody has removed, and the partials with it, start over: their bytes go nowhere."""
+        stages = [(job, run) for job, (run, _) in self._runs.items() if run.stage]
+        lost = await asyncio.to_thread(lambda: [(job, run) for job, run in stages if run.stage and run.stage.is_lost])
+        for job, run in lost:
+            current, task = self._runs.get(job, (None, None))
+            if task is None or current is not run:
+                continue
+            job.log.warning("{}: its partial download was removed; starting again", job.target.model)
+            task.cancel()
+            await asyncio.wait([task])
+            if job.wanted_by and job not in self._runs:
+                hint = "nothing to do: it is downloaded again"
+                error = WantdError(Code.INTERNAL, "its partial download was removed from the store", hint)
+                job.retry(ForRetry(self._clock.now(), error))
+                self._start(job)
+
     def report_to_locks(self) -> None:
         """Note in each held lock how far its job is: its heartbeat shows it to those who wait for it."""
         for job, (run, _) in self._runs.items():

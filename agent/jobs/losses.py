@@ -42,12 +42,21 @@ class Watch(Protocol):
 
 
 class Losses:
-    """A `CarriesOut` and a `Shelf` for the board; `open_watch` makes the watch from the function that it is to call."""
+    """A `CarriesOut` and a `Shelf` for the board; `open_watch` makes the watch from the function that it is to call.
+
+    `due` says which of the models that are there have to be planned again (`jobs.revisit`).
+    """
 
     def __init__(
-        self, runner: CarriesOut, layout: Layout, clock: Clock, open_watch: Callable[[Callable[[], None]], Watch]
+        self,
+        runner: CarriesOut,
+        layout: Layout,
+        clock: Clock,
+        open_watch: Callable[[Callable[[], None]], Watch],
+        due: Callable[[Published, Target], bool] = lambda published, target: False,
     ) -> None:
         self._runner = runner
+        self._due = due
         self._layout = layout
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -67,6 +76,11 @@ class Losses:
         if published:
             self._see(published)
         return published
+
+    def ready(self, target: Target) -> Published | None:
+        """As `published`, for a new want: None where the model has to be planned again first."""
+        published = self.published(target)
+        return None if published and self._due(published, target) else published
 
     def create(self) -> None:
         """See `Shelf`."""

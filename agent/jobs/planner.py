@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.config import Policy
@@ -15,6 +15,7 @@ from agent.core.progress import FileProgress
 from agent.core.remote import Listing, RemoteFile
 from agent.core.selection.code import CodePolicy
 from agent.core.selection.tree import READ_MAX_BYTES, Contents
+from agent.core.target import Target
 from agent.errors import Code, WantdError
 from agent.jobs.files import Files
 from agent.jobs.run import Run
@@ -32,14 +33,18 @@ class Planner:
     policy: Callable[[], Policy]
     meant: Callable[[str], str] = lambda name: ""
 
-    async def plan(self, run: Run) -> Plan:
-        """The files of the job's target, at one commit. Raises what the sources and the rules raise."""
+    async def plan(self, run: Run, commit: str | None = None) -> Plan:
+        """The files of the job's target, at one commit: that of its revision, or this one.
+
+        Raises what the sources and the rules raise.
+        """
         job = run.job
-        selection = job.target.selection
+        target = _at_commit(job.target, commit) if commit else job.target
+        selection = target.selection
         listings: dict[Any, Listing] = {}
         for repo, revision in needed_listings(selection):
             try:
-                listings[repo, revision] = await self.source.listing(query(job.target, repo, revision))
+                listings[repo, revision] = await self.source.listing(query(target, repo, revision))
             except WantdError as error:
                 if error.code in UNKNOWN and not error.hint.startswith("did you mean"):  # one error may come twice
                     error.hint = self.meant(job.target.reference.model) + error.hint
@@ -47,13 +52,13 @@ class Planner:
         main = listings[needed_listings(selection)[0]]
         job.listed(main)
         try:
-            return await self._plan_from(run, listings, main)
+            return replace(await self._plan_from(run, target, listings, main), target=job.target)
         except WantdError as error:
             raise _unsettled(error, listings.values()) from None
 
-    async def _plan_from(self, run: Run, listings: dict[Any, Listing], main: Listing) -> Plan:
+    async def _plan_from(self, run: Run, target: Target, listings: dict[Any, Listing], main: Listing) -> Plan:
         """Choose the files, all of which can be verified unless `policy.unverified` accepts others."""
-        target, policy = run.job.target, self.policy()
+        policy = self.policy()
         contents, code = Contents(), CodePolicy(frozenset(policy.formats), policy.code)
         while True:  # in a thread: a repository of 50,000 files takes up to a second
             step = await asyncio.to_thread(make_plan, target, listings, contents, code)
@@ -83,6 +88,13 @@ class Planner:
                 'add its sha256 to the catalog, or take files on trust with policy.unverified = "accept"',
                 file=show(unknown[0]),
             )
+
+
+def _at_commit(target: Target, commit: str) -> Target:
+    """The target as if the want had pinned the commit."""
+    return replace(
+        target, selection=replace(target.selection, revision=commit), plain=replace(target.plain, revision=commit)
+    )
 
 
 def _unsettled(error: WantdError, listings: Iterable[Listing]) -> WantdError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from agent.clock import Clock
 from agent.core.plan import Plan
 from agent.core.remote import Fetched
+from agent.core.selection import RULES
 from agent.core.waits import ForSlot
 from agent.core.words import timestamp
 from agent.errors import WantdError
@@ -21,6 +22,7 @@ from agent.jobs.disk import finish_before_cancel
 from agent.jobs.files import Files, partial_key
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
+from agent.jobs.revisit import Revisit
 from agent.jobs.room import Room
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
@@ -43,6 +45,7 @@ class Runner:
     """
 
     planner: Planner
+    revisit: Revisit
     files: Files
     layout: Layout
     inventory: Inventory
@@ -59,12 +62,20 @@ class Runner:
         """Have the model published. Raises WantdError, NotNow, CancelledError; the store is whole after each."""
         job = run.job
         job.resolve()
+        await asyncio.to_thread(self.layout.create)  # somebody may have removed it
         if proved := await self.files.proving.model(job):
             return proved
-        plan = await self.planner.plan(run)
+        old = await asyncio.to_thread(self.layout.published, job.target)
+        if old and self.revisit.due(old, job.target):
+            plan = await self.revisit.plan(run, old)
+            if plan is None:
+                return old
+        else:
+            old, plan = None, await self.planner.plan(run)
         async with self._model_lock(run):
             # The last holder of the lock may have finished it.
-            if found := await asyncio.to_thread(self.layout.published, job.target):
+            found = await asyncio.to_thread(self.layout.published, job.target)
+            if found and (old is None or found.record != old.record):
                 return found
             return await self._carry_out(run, plan)
 
@@ -101,6 +112,7 @@ class Runner:
                 record = self._record(plan, fetched)
                 published = await finish_before_cancel(asyncio.to_thread(stage.publish, record, self.endpoint()))
             except BaseException:
+                run.stage = None
                 await finish_before_cancel(asyncio.to_thread(stage.drop))
                 raise
         await asyncio.to_thread(self._forget_partials, job)
@@ -172,6 +184,7 @@ class Runner:
             agent=self.agent,
             skipped=list(plan.skipped),
             warning=plan.warning,
+            rules=RULES,
         )
 
     def _forget_partials(self, job: Job) -> None:

@@ -70,7 +70,7 @@ class RecordFile(msgspec.Struct, frozen=True, omit_defaults=True):
 class Record(msgspec.Struct, frozen=True):
     """What `.wantd.json` holds. `selection` is what was requested, `opens` the GGUF file or None.
 
-    `skipped` and `warning` are as in a progress file (docs/protocol.md).
+    `skipped` and `warning` are as in a progress file (docs/protocol.md); `rules` was `core.selection.RULES` then.
     """
 
     schema: int
@@ -88,6 +88,7 @@ class Record(msgspec.Struct, frozen=True):
     agent: str = ""
     skipped: list[str] = []
     warning: str | None = None
+    rules: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,13 @@ class Layout:
                 os.makedirs(path, mode=0o755, exist_ok=True)
             if not os.access(self.partial, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self.partial)
+
+    def create_again(self) -> bool:
+        """Create the directories if one is missing; True if so. Raises as `create`."""
+        missing = not (os.path.isdir(self.partial) and os.path.isdir(self.locks))
+        if missing:
+            self.create()
+        return missing
 
     def directory(self, name: StoreName) -> str:
         return f"{self.root}/{name}"

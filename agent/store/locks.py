@@ -141,6 +141,12 @@ class Lock:
             if self._file:
                 os.pwrite(self._file.fileno(), content.ljust(CONTENT_BYTES - 1) + b"\n", 0)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has removed the lock file: another process could take the lock. Touches the disk."""
+        with self._closing:
+            return self._file is not None and not _same_file(self._file.fileno(), self.path)
+
     def release(self) -> None:
         """Remove the file while it is still ours, then unlock. Safe to call twice."""
         with self._closing:

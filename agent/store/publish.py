@@ -66,8 +66,14 @@ class Stage:
         self._modes = modes
         self._directory = layout.directory(plan.target.name)
         self.path = layout.stage(plan.target.name)
+        self._placing = False
         self._added: dict[str, Stamp | None] = {}  # what they looked like when their bytes had just been proved
         self._folders: set[str] = set()  # known to exist; a look for each of thousands costs more than its link
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has removed the stage, and so most likely the partials beside it. Touches the disk."""
+        return not self._placing and not os.path.isdir(self.path) and not self._placing
 
     def begin(self) -> None:
         """Start empty. Raises `store_unwritable`, `disk_full`."""
@@ -94,6 +100,7 @@ class Stage:
     def publish(self, record: Record, endpoint: str) -> Published:
         """Make the model visible. Raises `store_unwritable`, `forbidden_path`, `disk_full`."""
         opens = record.opens
+        self._placing = True
         with self._writing():
             if opens and LLMLB_GGUF not in self._added:
                 _second_name(self.path, opens, LLMLB_GGUF)
@@ -118,6 +125,7 @@ class Stage:
 
     def drop(self) -> None:
         """Remove what is left of the stage. The files stay where they were linked from."""
+        self._placing = True
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:

@@ -1,10 +1,11 @@
-"""A published file that was overwritten in place: never linked, never called ready, mended when it is wanted."""
+"""What others do to the store: files overwritten in place, a model moved away, the store removed in mid-download."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,3 +107,54 @@ def test_what_version_010_published_is_hashed_before_it_is_linked(
         assert hub.stats()["bytes_sent"] == {}
         record = json.loads((Path(agent.ready("two")).parent / ".wantd.json").read_bytes())
         assert record["files"][0]["source"] == "store"
+
+
+@pytest.mark.parametrize("what", ["the store", ".partial", "what is in .partial"])
+def test_what_is_removed_while_bytes_come_is_noticed_before_any_rescan(
+    make_agent: Callable[..., AgentProcess], hub: HubProcess, what: str
+) -> None:
+    hub.fault("cdn/*", max_rate=200_000)
+    with make_agent(scheduler__rescan_s=3600, policy__allow="any") as agent:
+        agent.drop("x", "qwen3")
+        wait_until(lambda: ((agent.progress("x") or {}).get("bytes_done") or 0) > 100_000, "bytes come")
+        gone = agent.store if what == "the store" else agent.store / ".partial"
+        for path in [gone] if what != "what is in .partial" else list(gone.iterdir()):
+            while path.exists():
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        wait_until(lambda: (agent.progress("x") or {})["attempt"] > 1, "it starts again")
+        hub.clear_faults()
+        assert right(agent.ready("x"), hub)
+        again = agent.wantd("run")
+        assert again.returncode != 0, "the spool is still this agent's"
+        assert "another agent" in again.stderr
+
+
+def test_a_model_that_was_moved_and_linked_back_gets_a_missing_file(
+    make_agent: Callable[..., AgentProcess], tmp_path: Path
+) -> None:
+    with make_agent(policy__allow="any") as agent:
+        agent.drop("x", "gpt-oss-20b")
+        folder = Path(agent.ready("x"))
+        away = tmp_path / "big" / "model"
+        away.parent.mkdir()
+        folder.rename(away)
+        folder.symlink_to(away)
+        agent.drop("y", "gpt-oss-20b")
+        assert agent.ready("y") == str(folder)
+        (folder / "config.json").unlink()
+        agent.drop("z", "gpt-oss-20b")
+        wait_until((away / "config.json").exists, "it comes back, where the model is now")
+        agent.ready("z")
+        assert folder.is_symlink()
+
+
+def test_a_repository_in_the_place_of_a_catalogs_file_comes_beside_it(
+    make_agent: Callable[..., AgentProcess], hub: HubProcess
+) -> None:
+    hub.commit("qwen3/model.gguf", {"other-Q4_K_M.gguf": b"GGUF of somebody"})
+    with make_agent(policy__allow="any") as agent:
+        agent.drop("theirs", "qwen3/model.gguf")
+        assert agent.ready("theirs").startswith(f"{agent.store}/@/qwen3/model.gguf/")
+        agent.drop("ours", "qwen3")
+        assert right(agent.ready("ours"), hub)
+        assert (agent.store / "qwen3" / "model.gguf").is_file()

@@ -83,7 +83,7 @@ def test_a_published_model_that_is_removed_is_fetched_again_at_once(
             shutil.rmtree(path.parent)
         else:
             path.rename(path.with_suffix(".away"))
-        wait_until(lambda: "fetching it again" in agent.log(), "the loss is noticed")
+        wait_until(lambda: "fetching what is wrong" in agent.log(), "the loss is noticed")
         record = path.parent / ".wantd.json"
         wait_until(lambda: path.exists() and record.exists(), "it is there again")
         agent.ready("one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +88,29 @@ def test_the_progress_file_that_the_protocol_shows_has_the_keys_of_a_real_one(
     assert list(shown) == list(real)
     assert list(shown["models"][0]) == list(real["models"][0])
     assert list(shown["models"][0]["files"][0]) == list(real["models"][0]["files"][0])
+
+
+RECIPES = README.split("Load what you got:")[1]
+
+
+def test_readmes_recipes_give_the_programs_a_path(agent: AgentProcess, tmp_path: Path) -> None:
+    """The programs are stand-ins that say what they were given; the rest of each line is as it is shown."""
+    block = re.search(r"```sh\n(.*?)```", RECIPES, re.DOTALL)
+    assert block
+    for program in ("llama-server", "vllm", "python"):
+        stub = tmp_path / program
+        stub.write_text('#!/bin/sh\necho "$0" "$@" "$HF_HUB_CACHE"\n')
+        stub.chmod(0o755)
+    (tmp_path / "wantd").write_text(f'#!/bin/sh\nexec {sys.executable} -m agent "$@"\n')
+    (tmp_path / "wantd").chmod(0o755)
+    environ = {**agent.environ, "PATH": f"{tmp_path}:{agent.environ['PATH']}"}
+    done = subprocess.run(["sh", "-ec", block[1]], env=environ, capture_output=True, text=True, check=True, timeout=100)
+    given = [line.split()[-1] for line in done.stdout.splitlines()]
+    assert given[0] == f"{agent.store}/qwen3/Qwen_Qwen3-0.6B-Q4_K_M.gguf"
+    assert given[1] == given[2] == f"{agent.store}/qwen3-0.6b"
+    assert given[3].endswith("/.llmlb/hub")
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 110
+    assert set(re.findall(r"\]\((docs/\w+\.svg)\)", README)) == {"docs/get.svg", "docs/way.svg"}

@@ -15,6 +15,7 @@ from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
 from agent.jobs.proving import Proving
+from agent.jobs.revisit import Revisit
 from agent.jobs.room import Room
 from agent.jobs.run import Run
 from agent.jobs.runner import Runner
@@ -75,8 +76,11 @@ class Workshop:
             self.clock,
             self.proving,
         )
+        planner = Planner(self.source, self.files, lambda: self.policy)
+        self.revisit = Revisit(self.layout, planner, self.clock)
         self.runner = Runner(
-            planner=Planner(self.source, self.files, lambda: self.policy),
+            planner=planner,
+            revisit=self.revisit,
             files=self.files,
             layout=self.layout,
             inventory=self.inventory,
