@@ -145,7 +145,7 @@ class Lock:
     def is_lost(self) -> bool:
         """Whether somebody has removed the lock file: another process could take the lock. Touches the disk."""
         with self._closing:
-            return self._file is not None and not _same_file(self._file.fileno(), self.path)
+            return self._file is not None and not same_file(self._file.fileno(), self.path)
 
     def release(self) -> None:
         """Remove the file while it is still ours, then unlock. Safe to call twice."""
