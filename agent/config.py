@@ -91,7 +91,8 @@ class Policy(Section, frozen=True):
 
 
 class Transfer(Section, frozen=True):
-    connections: Count = 16
+    connections: Count = 64
+    connections_per_host: Count = 16
     jobs: Count = 4
     max_rate: Bytes = 0
     stall_timeout_s: Seconds = 30.0

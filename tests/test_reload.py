@@ -673,6 +673,20 @@ async def _connections(agent: Agent) -> None:
     await storage.stop()
 
 
+@takes_effect("transfer.connections_per_host")
+async def _connections_per_host(agent: Agent) -> None:
+    storage = FakeStorage(64 * MIB, 0)
+    await storage.start()
+    await agent.start(transfer__connections_per_host=1)
+    fetch = storage.fetch(agent)
+    await eventually(lambda: storage.asked == 1, "one connection is used")
+    await agent.reload("transfer.connections_per_host", 2)
+    await eventually(lambda: storage.open == 2, "two are used")
+    fetch.cancel()
+    await asyncio.gather(fetch, return_exceptions=True)
+    await storage.stop()
+
+
 @takes_effect("transfer.max_rate")
 async def _max_rate(agent: Agent) -> None:
     storage = FakeStorage(8 * MIB, 8 * MIB)

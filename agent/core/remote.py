@@ -91,7 +91,8 @@ OnBytes = Callable[[int, bool], None]
 class FetchRequest:
     """One file to download to `part_path`, resuming from what `journal_path` vouches for.
 
-    `priority` runs 0 (first) to 9 (last). `label` is for logs and errors.
+    `priority` runs 0 (first) to 9 (last). `label` is for logs and errors. Connections are shared among groups, each of
+    them what one model fetches; a request that names none is a group of its own.
     """
 
     label: str
@@ -101,6 +102,7 @@ class FetchRequest:
     sha256: str | None = None
     git_sha1: str | None = None
     priority: int = 5
+    group: str = ""
 
     @property
     def has_hash(self) -> bool:

@@ -173,6 +173,7 @@ class Files:
             sha256=file.sha256,
             git_sha1=file.git_sha1,
             priority=job.priority,
+            group=job.target.name,
         )
         asked = query(job.target, file.repo, file.commit)
         gave: dict[str, None] = {}  # the sources of some of the bytes, in order

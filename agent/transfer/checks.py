@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agent.core.access import Body, ProtocolError
-from agent.transfer.download import Piece
 from agent.transfer.failures import Changed
+from agent.transfer.piece import Piece
 
 
 def is_whole(body: Body) -> bool:

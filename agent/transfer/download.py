@@ -6,61 +6,29 @@ which happens when the file is complete, hashed, or there is a failure to decide
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from enum import Enum, auto
 
+from agent.core.access import PlainHttp
 from agent.core.ranges import Grid, span_bytes
 from agent.core.remote import FetchRequest, Location
-from agent.core.retry import CROWDED_S, SLOW_AFTER_S, SPLIT_AFTER_S
+from agent.core.retry import CROWDED_S, SPLIT_AFTER_S
 from agent.errors import WantdError
+from agent.net.redirect import host_key
 from agent.transfer.failures import Failure, FailureKind
 from agent.transfer.following import Following
 from agent.transfer.journal import Identity
 from agent.transfer.partial import Partial
+from agent.transfer.piece import Piece, RequestShape
 from agent.transfer.small import Outcome, is_small
 from agent.transfer.verify import READ_BYTES, Digest, checksum
 
 MOVED_BYTES = 64 * 1024  # a connection that gave less before it failed has not moved anything
 SLOW_SHARE = 0.2  # of the median of its peers: below, a lane is replaced
-
-
-class RequestShape(Enum):
-    """How a piece is asked for."""
-
-    RANGE = auto()  # some granules of many
-    STREAM = auto()  # the whole body from byte 0, where the server knows no ranges or the size is unknown
-    SMALL = auto()  # the whole body into one buffer (transfer/small.py)
-
-
-class Piece:
-    """Some granules of a file in the hands of one lane. `last` may be moved to the front by a split."""
-
-    def __init__(self, download: Download, shape: RequestShape, first: int, last: int, now: float) -> None:
-        assert download.location is not None  # noqa: S101  pieces are taken from located downloads only
-        self.download = download
-        self.shape = shape
-        self.index, self.last = first, last  # the granule in work, one behind the last
-        self.pos = 0  # offset in the file of the next byte
-        self.crc = 0  # of the bytes of the granule in work
-        self.received = 0
-        self.location: Location = download.location
-        self.generation = download.generation
-        self.started = now
-        self.stopped = False
-        self.mark = (now, 0)  # when the speed was last looked at, and `received` then
-        self.speed: float | None = None  # bytes per second between the last two marks
-
-    def look(self, now: float) -> float | None:
-        """The speed of the last `SLOW_AFTER_S` seconds or so, None while it is too early to tell."""
-        since, base = self.mark
-        if now - since >= SLOW_AFTER_S:
-            self.speed = (self.received - base) / (now - since)
-            self.mark = (now, self.received)
-        return self.speed
 
 
 class Download:
@@ -72,6 +40,7 @@ class Download:
         self.lock = threading.Lock()
         self.size = request.size
         self.location: Location | None = None
+        self.host = ""  # of the location: `host:port`, or what the source calls the far end
         self.generation = 0
         self.single = False
         self.paused = True
@@ -121,7 +90,7 @@ class Download:
                 self.single = not location.ranges
                 if self.request.has_hash or _same(self.location, location):
                     self.etag = None
-            self.location = location
+            self.location, self.host = location, _host(location)
             self.failure = None
             self.paused = False
 
@@ -193,44 +162,39 @@ class Download:
         """Whether it is closed and no thread uses its files."""
         return self.closed and self._users == 0
 
-    def take(self, lanes: int, rate: float | None) -> Piece | None:
-        """The next piece for one of `lanes` lanes, whose speed was `rate` bytes per second. None when there is none."""
+    @property
+    def has_work(self) -> bool:
+        """Whether a lane would find a piece to take."""
+        now = time.monotonic()
+        with self.lock:
+            if self.paused:
+                return False
+            if self.is_small or self.grid is None or self.single:
+                return not self.pieces and self.small is None
+            return self.grid.untaken_bytes > 0 and not self._is_capped(now)
+
+    def take(self, lanes: int) -> Piece | None:
+        """The next piece, where about so many lanes work on the file; None when there is none.
+
+        Once every granule is in some hand, it is half of what the lane with most still has to do.
+        """
         now = time.monotonic()
         with self.lock:
             if self.paused:
                 return None
-            shape, span = self._next_span(lanes, rate, now)
+            shape, span = self._next_span(lanes, now)
             if span is None:
-                return None
-            piece = Piece(self, shape, *span, now)
+                return self._split(now) if shape is RequestShape.RANGE and not self._is_capped(now) else None
+            piece = self._hand_out(shape, span, now)
             if self.grid is not None and shape is RequestShape.RANGE:
                 piece.pos, piece.crc = self._tails.pop(piece.index, (self.grid.start(piece.index), 0))
-            self.pieces.add(piece)
-            self._users += 1
-            return piece
-
-    def split(self, victim: Piece) -> Piece | None:
-        """Half of the rest of the piece, for an idle lane; None where that is not worth a request."""
-        now = time.monotonic()
-        with self.lock:
-            left = victim.last - victim.index
-            if self.paused or self.grid is None or victim.shape is not RequestShape.RANGE or left < 3 or victim.stopped:
-                return None
-            seconds = max(now - victim.started, 1e-3)
-            if not victim.received or left * self.grid.granule * seconds / victim.received < SPLIT_AFTER_S:
-                return None
-            last, victim.last = victim.last, victim.last - left // 2
-            piece = Piece(self, RequestShape.RANGE, victim.last, last, now)
-            piece.pos = self.grid.start(piece.index)
-            self.pieces.add(piece)
-            self._users += 1
             return piece
 
     def done(self, piece: Piece, index: int) -> None:
         """A granule was written."""
         assert self.partial is not None and self.grid is not None  # noqa: S101  pieces come from grids
         with self.lock:
-            if self.closed or piece.stopped:
+            if self.closed or piece.void:
                 return
             self.partial.claim(index, piece.crc)
             self.grid.mark(index)
@@ -319,15 +283,40 @@ class Download:
 
     # -- below: with the lock held ------------------------------------------------------------------------------
 
-    def _next_span(self, lanes: int, rate: float | None, now: float) -> tuple[RequestShape, tuple[int, int] | None]:
+    def _hand_out(self, shape: RequestShape, span: tuple[int, int], now: float) -> Piece:
+        assert self.location is not None  # noqa: S101  pieces are taken from located downloads only
+        piece = Piece(self, self.location, shape, span, now)
+        self.pieces.add(piece)
+        self._users += 1
+        return piece
+
+    def _split(self, now: float) -> Piece | None:
+        """Half of the rest of the longest piece; None where that is not worth a request."""
+        ranges = [piece for piece in self.pieces if piece.shape is RequestShape.RANGE and not piece.stopped]
+        longest = max(ranges, key=lambda piece: piece.last - piece.index, default=None)
+        if longest is None or self.grid is None or (left := longest.last - longest.index) < 3:
+            return None
+        seconds = max(now - longest.started, 1e-3)
+        if not longest.received or left * self.grid.granule * seconds / longest.received < SPLIT_AFTER_S:
+            return None
+        last, longest.last = longest.last, longest.last - left // 2
+        piece = self._hand_out(RequestShape.RANGE, (longest.last, last), now)
+        piece.pos = self.grid.start(piece.index)
+        return piece
+
+    def _next_span(self, lanes: int, now: float) -> tuple[RequestShape, tuple[int, int] | None]:
         if self.is_small or self.grid is None:
             shape = RequestShape.SMALL if self.is_small else RequestShape.STREAM
             return shape, None if self.pieces or self.small else (0, 0)
         if self.single:
             return RequestShape.STREAM, None if self.pieces else self.grid.take_all()
-        if self._cap and now < self._cap[1] and len(self.pieces) >= self._cap[0]:
+        if self._is_capped(now):
             return RequestShape.RANGE, None
+        rate = self.speeds[-1] if self.speeds else None
         return RequestShape.RANGE, self.grid.take(span_bytes(self.grid.untaken_bytes, lanes, rate))
+
+    def _is_capped(self, now: float) -> bool:
+        return self._cap is not None and now < self._cap[1] and len(self.pieces) >= self._cap[0]
 
     def _give_back(self, piece: Piece) -> None:
         assert self.grid is not None  # noqa: S101  the caller looked
@@ -360,6 +349,15 @@ class Download:
                 return
             self._users += 1
         self._ask_to_follow(self)
+
+
+def _host(location: Location) -> str:
+    """What the lanes of a location are counted under."""
+    access = location.access
+    if isinstance(access, PlainHttp):
+        with contextlib.suppress(WantdError):  # no URL at all: asking there fails with the reason
+            return host_key(access.url)
+    return access.host or location.source
 
 
 def _same(old: Location | None, new: Location) -> bool:

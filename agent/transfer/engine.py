@@ -5,7 +5,8 @@
     engine     the parts put together, progress, the clock
     fetch      a coroutine for each fetch: what to do next, above all about failures
     download   the state of one file: granules, pieces          following  the hash behind the lanes
-    lanes      the threads, shared by all fetches, and who gets the next one
+    lanes      the threads, shared by all fetches: `core.shares` says who gets one, and who gives one back
+    hosts      each host's number of connections          piece      what one lane has in hand
     reader     one piece from one location (and why these are threads)
     checks     whether it is what was asked for                 failures   what went wrong, and what to do about it
     http       plain HTTP; other ways to bytes come with their location (`agent.core.access`)
@@ -62,6 +63,7 @@ class Engine:
         self._lanes = Lanes(
             Reader(self._http, self._bucket, lambda: config().stall_timeout_s),
             config().connections,
+            config().connections_per_host,
         )
         self._hashing = ThreadPoolExecutor(WORKERS, "hash")
         self._disk = ThreadPoolExecutor(WORKERS, "disk")
@@ -121,7 +123,7 @@ class Engine:
         while self._reports:
             await asyncio.sleep(TICK_S)
             self._follow_config()
-            self._lanes.tick(processors.crowded(self._lanes.tuner.target))
+            self._lanes.tick(processors.crowded(self._lanes.at_work))
             for report in list(self._reports.values()):
                 report.look()
             self._flush_early()
@@ -130,7 +132,7 @@ class Engine:
         """What is on its way goes on under the cap and the number of connections that are configured now."""
         config = self._config()
         self._bucket.set_rate(config.max_rate)
-        self._lanes.tuner.set_limit(config.connections)
+        self._lanes.limit(config.connections, config.connections_per_host)
 
     def _flush_early(self) -> None:
         """Make the disk start, so that the last syncs are short."""

@@ -1,78 +1,109 @@
-"""The lanes: threads that read pieces of the download that is due, over connections that all of them share."""
+"""The lanes: threads that read pieces of the download that is due, over connections that all of them share.
+
+Who is due, and who has to give a lane back, is decided by `core.shares`.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from agent.core.retry import AGE_S
-from agent.transfer.download import Download, Piece, RequestShape
+from agent.core.shares import Claim, Hold, Shares
+from agent.transfer.download import Download
 from agent.transfer.failures import Failure, FailureKind, bug
-from agent.transfer.rate import Tuner
+from agent.transfer.hosts import Host, Hosts
+from agent.transfer.piece import Piece, RequestShape
 from agent.transfer.reader import Lane, Reader
-from agent.transfer.small import LANE_SHARE
 
-PRIORITIES = 10
+LEAVING_MAX = 64  # threads beyond the limit whose pieces were taken back, and that sit in a look-up of a name
+
+
+@dataclass(eq=False, slots=True)
+class _Work:
+    """A piece in the hands of a lane. `counted` of its bytes are in the host's books."""
+
+    lane: Lane
+    host: Host
+    hold: Hold
+    counted: int = 0
+
+    def count(self, piece: Piece) -> None:
+        self.host.received += piece.received - self.counted
+        self.counted = piece.received
 
 
 class Lanes:
-    """Up to `limit` threads and who gets the next free one: lowest priority number first, the waiting ones age.
+    """Threads, `total` at work at once at most and `per_host` of them for one host and port, and who gets the next."""
 
-    Downloads of one priority take turns, piece by piece.
-    """
-
-    def __init__(self, reader: Reader, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.tuner = Tuner(limit)
+    def __init__(self, reader: Reader, total: int, per_host: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._reader = reader
         self._clock = clock
         self._ready = threading.Condition()
-        self._queues: list[deque[Download]] = [deque() for _ in range(PRIORITIES)]
-        self._queued: set[Download] = set()
-        self._served = [0.0] * PRIORITIES
+        self._hosts = Hosts(min(total, per_host))
+        self._shares = Shares(total)
+        self._claims: dict[Download, Claim] = {}
+        self._offered: dict[Claim, tuple[Download, Host]] = {}
         self._lanes: list[Lane] = []
         self._threads: list[threading.Thread] = []
-        self._busy: dict[Piece, Lane] = {}
+        self._busy: dict[Piece, _Work] = {}
+        self._leaving: set[Piece] = set()  # taken back, and their lanes have not left yet: they count no more
         self._idle = 0
         self._closed = False
 
-    def offer(self, download: Download) -> None:
-        """The download has, or may have, pieces to take."""
+    @property
+    def at_work(self) -> int:
+        """How many lanes have a piece."""
+        return self._shares.lanes
+
+    def limit(self, total: int, per_host: int) -> None:
+        """There may be so many at once. Those that are too many end with the piece that they have."""
         with self._ready:
-            if download in self._queued or self._closed:
+            self._shares.most = total
+            self._hosts.limit(min(total, per_host))
+
+    def offer(self, download: Download) -> None:
+        """The download has, or may have, pieces to take. Its first lane may be taken back from another at once."""
+        with self._ready:
+            if self._closed or download.closed or download.location is None:
                 return
-            priority = min(max(download.request.priority, 0), PRIORITIES - 1)
-            if not self._queues[priority]:
-                self._served[priority] = self._clock()
-            self._queues[priority].append(download)
-            self._queued.add(download)
+            claim = self._claim(download)
+            self._shares.offer(claim, self._clock())
+            if not claim.lanes and not self._shares.has_room(claim):
+                self._take_back(1)
             self._call_one()
 
     def stop(self, download: Download) -> None:
-        """Take every piece of the download from its lane, at once."""
+        """Take every piece of the download from its lane, at once; nothing more of them counts."""
         with self._ready:
-            if download in self._queued:
-                self._queues[min(max(download.request.priority, 0), PRIORITIES - 1)].remove(download)
-                self._queued.discard(download)
-            working = [(piece, lane) for piece, lane in self._busy.items() if piece.download is download]
+            if (claim := self._claims.pop(download, None)) is not None:
+                self._shares.withdraw(claim)
+                del self._offered[claim]
+            working = [(piece, work.lane) for piece, work in self._busy.items() if piece.download is download]
+            for piece in [*(piece for piece, _ in working), *self._leaving]:
+                piece.void |= piece.download is download
         for piece, lane in working:
             piece.stopped = True
             lane.abort(piece)
 
     def tick(self, crowded: bool = False) -> None:
-        """To be called several times a second: adapt the number of lanes, replace slow ones, wake idle ones.
+        """To be called several times a second: adapt the numbers of lanes, level the shares, replace slow lanes.
 
         `crowded`: the lanes wait for the processors, not for the network (`rate.Processors`).
         """
         now = self._clock()
         with self._ready:
-            received = sum(lane.received for lane in self._lanes)
-            working = dict(self._busy)
-            self.tuner.update(now, received, not self._has_place(), crowded)
-            if self._has_place():
-                self._call_one()
-                self._ready.notify_all()
+            for piece, work in self._busy.items():
+                work.count(piece)
+            self._hosts.tick(now, crowded)
+            for download in {piece.download for piece in self._busy if piece.shape is RequestShape.RANGE}:
+                if not download.closed:  # what was not worth a split may be by now
+                    self._shares.offer(self._claim(download), now)
+            self._take_back(self._shares.lanes)
+            self._call_one()
+            self._ready.notify_all()
+            working = {piece: work.lane for piece, work in self._busy.items()}
         for download in {piece.download for piece in working}:
             for piece in download.slow_pieces(now):
                 if lane := working.get(piece):
@@ -82,7 +113,7 @@ class Lanes:
         """Stop all lanes and wait for their threads, `seconds` at most (one may sit in a look-up of a name)."""
         with self._ready:
             self._closed = True
-            working = dict(self._busy)
+            working = {piece: work.lane for piece, work in self._busy.items()}
             self._ready.notify_all()
         for piece, lane in working.items():
             lane.abort(piece)
@@ -90,20 +121,53 @@ class Lanes:
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
 
+    # -- with the lock held -------------------------------------------------------------------------------------
+
+    def _claim(self, download: Download) -> Claim:
+        """The download's claim, a new one where it is offered at another host than before."""
+        host = self._hosts.get(download.host)
+        old = self._claims.get(download)
+        if old is not None and old.host is host.share and old.small == download.is_small:
+            return old
+        if old is not None:
+            self._shares.withdraw(old)
+            del self._offered[old]
+        request = download.request
+        claim = Claim(request.group or request.part_path, request.priority, host.share, download.is_small)
+        self._claims[download], self._offered[claim] = claim, (download, host)
+        return claim
+
+    def _take_back(self, most: int) -> None:
+        """Level the shares, by `most` lanes at most."""
+        now = self._clock()
+        while most > 0 and (found := self._shares.take_back(now)) is not None:
+            claim, hold = found
+            if len(self._leaving) >= LEAVING_MAX:
+                return
+            if not self._offered[claim][0].has_work:
+                self._shares.withdraw(claim)
+                continue
+            piece, work = next((piece, work) for piece, work in self._busy.items() if work.hold is hold)
+            self._let_go(piece, work)
+            self._leaving.add(piece)
+            work.lane.abort(piece)
+            most -= 1
+            self._call_one()
+
+    def _let_go(self, piece: Piece, work: _Work) -> None:
+        """The piece counts no more."""
+        work.count(piece)
+        del self._busy[piece]
+        self._shares.end(work.hold, self._clock())
+
     def _call_one(self) -> None:
         """Wake a lane where something may be there to take, or make one. Each that finds work calls the next."""
-        if not self._queued:
+        if self._closed or self._shares.next(self._clock()) is None:
             return
         if self._idle:
             self._ready.notify()
-        elif len(self._lanes) == len(self._busy) and self._has_place() and not self._closed:
+        elif len(self._lanes) == len(self._busy) + len(self._leaving):
             self._start()
-
-    def _has_place(self) -> bool:
-        """Whether one more lane may go to work."""
-        small = sum(piece.shape is RequestShape.SMALL for piece in self._busy)
-        connections = len(self._busy) - small * (1 - LANE_SHARE)
-        return connections < self.tuner.target and len(self._busy) < self.tuner.limit
 
     def _start(self) -> None:
         lane = Lane()
@@ -112,18 +176,29 @@ class Lanes:
         self._threads.append(thread)
         thread.start()
 
+    def _pick(self) -> tuple[Piece, Claim] | None:
+        """A piece of the download that is due."""
+        now = self._clock()
+        while (claim := self._shares.next(now)) is not None:
+            piece = self._offered[claim][0].take(claim.host.target)
+            if piece is not None:
+                return piece, claim
+            self._shares.withdraw(claim)
+        return None
+
+    # -- in the threads -----------------------------------------------------------------------------------------
+
     def _serve(self, lane: Lane) -> None:
         while (piece := self._next(lane)) is not None:
-            began = self._clock()
             failure: Failure | None
             try:
                 failure = self._reader.read_piece(lane, piece)
             except Exception as error:  # noqa: BLE001  a lane must outlive a bug; the fetch reports it
                 failure = Failure(FailureKind.FATAL, bug(piece.download.request.label, error))
-            if piece.received and piece.shape is not RequestShape.SMALL:
-                lane.rate = piece.received / max(self._clock() - began, 1e-3)
             with self._ready:
-                self._busy.pop(piece, None)
+                if (work := self._busy.get(piece)) is not None:
+                    self._let_go(piece, work)
+                self._leaving.discard(piece)
             lane.hand(None)
             piece.download.settle(piece, failure)
             if piece.download.small is None:
@@ -133,36 +208,18 @@ class Lanes:
         """Wait for a piece. None when the lanes are closed."""
         with self._ready:
             while not self._closed:
-                if self._has_place():
-                    piece = self._pick(lane) or self._half()
-                    if piece is not None:
-                        self._busy[piece] = lane
-                        lane.hand(piece)
-                        self._call_one()
-                        return piece
+                found = self._pick()
+                if found is not None:
+                    piece, claim = found
+                    bound, host = piece.shape is not RequestShape.RANGE, self._offered[claim][1]
+                    hold = self._shares.begin(claim, self._clock(), bound=bound)
+                    if bound:  # that is all there is of it
+                        self._shares.withdraw(claim)
+                    self._busy[piece] = _Work(lane, host, hold)
+                    lane.hand(piece)
+                    self._call_one()
+                    return piece
                 self._idle += 1
                 self._ready.wait()
                 self._idle -= 1
             return None
-
-    def _pick(self, lane: Lane) -> Piece | None:
-        now = self._clock()
-        while self._queued:
-            due = [p for p in range(PRIORITIES) if self._queues[p]]
-            priority = min(due, key=lambda p: (p - (now - self._served[p]) / AGE_S, p))
-            download = self._queues[priority].popleft()
-            piece = download.take(self.tuner.target, lane.rate)
-            if piece is None or piece.shape is RequestShape.SMALL:  # which is all there is of it
-                self._queued.discard(download)
-            else:
-                self._queues[priority].append(download)
-            if piece is not None:
-                self._served[priority] = now
-                return piece
-        return None
-
-    def _half(self) -> Piece | None:
-        """Nothing is left to take: half of the longest piece that is on its way."""
-        ranges = (piece for piece in self._busy if piece.shape is RequestShape.RANGE)
-        longest = max(ranges, key=lambda piece: piece.last - piece.index, default=None)
-        return longest.download.split(longest) if longest is not None else None

@@ -71,8 +71,11 @@ class Tuner:
         self.limit = limit
         self._adopt(min(self.target, limit) if self.target > limit else max(self.target, min(CONNECTIONS_FIRST, limit)))
 
-    def update(self, now: float, received: int, saturated: bool, crowded: bool = False) -> int:
-        """Look at the counters; returns the number of connections to use from now on."""
+    def update(self, now: float, received: int, saturated: bool, crowded: bool = False, used: float = 0.0) -> int:
+        """Look at the counters; returns the number of connections to use from now on.
+
+        `used` are at work now: more than the target where there are more models than that.
+        """
         if not saturated:
             self._window = None
             return self.target
@@ -95,7 +98,7 @@ class Tuner:
                 self._hold_until = now + HOLD_S
         elif now >= self._hold_until and self.target < self.limit and not crowded:
             fewer = self.target
-            self._adopt(min(self.target * 2, self.limit))
+            self._adopt(min(max(self.target, int(used)) * 2, self.limit))
             self._before, self._window = (fewer, rate), (now, received)
         else:
             self._before = None

@@ -17,9 +17,10 @@ from agent.core.access import Body, ConnectionLost, PlainHttp, ProtocolError, St
 from agent.core.ranges import SPAN_FIRST
 from agent.transfer import small
 from agent.transfer.checks import check_etag, is_whole, require_range, require_whole, size_error
-from agent.transfer.download import Download, Piece, RequestShape
+from agent.transfer.download import Download
 from agent.transfer.failures import EXPECTED, Failure, failure
 from agent.transfer.http import HttpTransport
+from agent.transfer.piece import Piece, RequestShape
 from agent.transfer.rate import Bucket
 from agent.transfer.verify import crc32
 
@@ -40,8 +41,6 @@ class Lane:
         self.cut: Callable[[], None] | None = None
         self.stop = threading.Event()
         self.buffer = memoryview(bytearray(CHUNK))
-        self.rate: float | None = None  # bytes per second of the last piece
-        self.received = 0
         self.credit = 0  # bytes that the cap has granted and that were not read yet
 
     def watch(self, cut: Callable[[], None] | None) -> None:
@@ -215,7 +214,6 @@ class Reader:
         if n == 0 and not ending:
             raise ConnectionLost("the body ended early")
         lane.credit = max(lane.credit - n, 0)
-        lane.received += n
         piece.received += n
         piece.pos += n
         return n

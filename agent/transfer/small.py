@@ -8,7 +8,7 @@ cost far more than the bytes. A file of `SMALL_MAX` bytes or less, as its listin
 - It is hashed in memory, and only what is right is written: temporary file, fdatasync, rename. No lock on the part
   file is needed: two processes that fetch one file for two models put the same bytes under one name.
 - A lane with one waits half of its time or more, for the response and for the disk. So two of them count as one
-  connection (`LANE_SHARE`), their speed says nothing about the lane, and none is ever replaced or split.
+  connection (`core.shares.SMALL_LOAD`), their speed says nothing about the lane, and none is ever replaced or split.
 - Its part file is looked for only where a hash can prove it. It is whole, or it is not there.
 - A wrong hash is tried once more from a new location, like that of any file, with nothing to drop in between.
 
@@ -26,8 +26,6 @@ from agent.core.remote import SMALL_MAX, Fetched, FetchRequest
 from agent.errors import WantdError
 from agent.transfer.partial import write_small
 from agent.transfer.verify import READ_BYTES, Digest, checksum, mismatch
-
-LANE_SHARE = 0.5  # of a connection
 
 
 class Outcome(NamedTuple):

@@ -73,8 +73,8 @@ class Tls:
             except ssl.SSLWantReadError:
                 try:
                     self._feed(until)
-                except (BlockingIOError, TimeoutError):
-                    if n:
+                except OSError:
+                    if n:  # what came before the end, or the cut, counts; the next read tells of that
                         break
                     raise
                 continue

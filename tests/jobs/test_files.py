@@ -172,6 +172,7 @@ async def test_the_transfer_is_told_all_that_is_known_of_the_file(shop: Workshop
         sha256=file.sha256,
         git_sha1=None,
         priority=2,
+        group="qwen3",
     )
     assert path == request.part_path
     assert run.stage is not None

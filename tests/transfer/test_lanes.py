@@ -6,17 +6,18 @@ import asyncio
 import itertools
 import queue
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agent.core.remote import FetchRequest, Location
-from agent.core.retry import AGE_S
-from agent.transfer.download import RequestShape
 from agent.transfer.lanes import Lanes
+from agent.transfer.piece import RequestShape
 from agent.transfer.rate import CONNECTIONS_FIRST
-from tests.transfer.helpers import MIB, Make, content, sha256
+from tests.fakes import eventually
+from tests.transfer.helpers import MIB, Bench, Make, content, sha256
 from tests.transfer.server import Manner
 
 
@@ -26,21 +27,31 @@ class Part:
     def __init__(self, work: Work) -> None:
         self.download = work
         self.shape = work.shape
+        self.index, self.last = 0, 0
         self.received = 0
-        self.stopped = False
+        self.stopped = self.void = False
 
 
 class Work:
     """As much of a download as lanes see, with endless work."""
 
     small = None
+    location = object()
+    closed = False
+    has_work = True
 
-    def __init__(self, priority: int, shape: RequestShape = RequestShape.RANGE) -> None:
+    host = "host:80"
+
+    def __init__(self, priority: int, shape: RequestShape = RequestShape.RANGE, group: str | None = None) -> None:
         self.shape = shape
-        self.request = SimpleNamespace(priority=priority, label=str(priority))
+        self.is_small = shape is RequestShape.SMALL
+        self.request = SimpleNamespace(priority=priority, label=str(priority), group=group or str(id(self)))
 
-    def take(self, lanes: int, rate: float | None) -> Any:
+    def take(self, lanes: int) -> Any:
         return Part(self)
+
+    def slow_pieces(self, now: float) -> list[Any]:
+        return []
 
     def settle(self, piece: Any, failure: Any) -> None:
         assert failure is None
@@ -63,7 +74,7 @@ def served(works: list[Work], seconds: int) -> list[Work]:
             over.set()
             lane.stop.wait()
 
-    lanes = Lanes(SimpleNamespace(read_piece=read_piece), 1, lambda: now)  # type: ignore[arg-type]
+    lanes = Lanes(SimpleNamespace(read_piece=read_piece), 1, 1, lambda: now)  # type: ignore[arg-type]
     lanes.offer(works[0])  # type: ignore[arg-type]
     assert over.wait(20)
     for work in works:
@@ -76,7 +87,7 @@ def test_lower_numbers_go_first_and_higher_ones_do_not_starve() -> None:
     order = [work.request.priority for work in served([Work(9), Work(0)], 200)]
     assert order.count(0) > 3 * order.count(9)
     nines = [index for index, priority in enumerate(order) if priority == 9]
-    assert max(b - a for a, b in itertools.pairwise(nines)) <= 9 * AGE_S + 2
+    assert max(b - a for a, b in itertools.pairwise(nines)) <= 20
 
 
 def test_equals_take_turns() -> None:
@@ -102,8 +113,8 @@ def test_two_lanes_with_small_files_count_as_one_but_not_for_the_limit(
         arrived.put(piece.download)
         lane.stop.wait()
 
-    lanes = Lanes(SimpleNamespace(read_piece=read_piece), limit)  # type: ignore[arg-type]
-    works = [Work(5, shape) for _ in range(20)]
+    lanes = Lanes(SimpleNamespace(read_piece=read_piece), limit, limit)  # type: ignore[arg-type]
+    works = [Work(5, shape, "one model") for _ in range(20)]
     for work in works:
         lanes.offer(work)  # type: ignore[arg-type]
     for _ in range(expected):
@@ -130,3 +141,70 @@ async def test_an_urgent_file_overtakes_one_that_is_on_its_way(bench: Make) -> N
     assert not slow.done()
     await slow
     assert one.holds()
+
+
+def fetch_beside(one: Bench, name: str, data: bytes, **fields: Any) -> asyncio.Task[Any]:
+    """Download another file of the server, as a model of its own."""
+    one.server.files[f"/{name}"] = data
+    part = str(one.directory / name)
+
+    async def locate(_: object) -> Location:
+        return one.place(f"/{name}")
+
+    request = FetchRequest(name, part, f"{part}.json", len(data), sha256(data), **fields)
+    return asyncio.ensure_future(one.engine.fetch(request, locate, lambda *_: None))
+
+
+@pytest.mark.parametrize("rate", [2, 20_000, 500_000])
+@pytest.mark.parametrize("size", [90_000, 20 * MIB])
+async def test_models_that_crawl_hold_up_no_other_of_the_same_host(bench: Make, rate: int, size: int) -> None:
+    one = bench(b"", connections=64, connections_per_host=8)
+    crawling = {f"/crawls{number}" for number in range(3)}
+    one.server.manner = lambda asked: Manner(rate=rate) if asked.path in crawling else Manner()
+    held = [fetch_beside(one, path[1:], content(64 * MIB)) for path in crawling]
+    await eventually(lambda: one.server.busy >= (8 if rate > 2 else 3), "they hold what they can get")
+    await asyncio.wait_for(fetch_beside(one, "new", content(size, seed=7)), 20)
+    assert one.server.most_open <= 8 + 3 + 1  # those that were taken back may still be closing
+    assert not any(task.done() for task in held)
+    for task in held:
+        task.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+
+
+async def test_a_connection_that_is_taken_back_keeps_what_it_brought_to_the_byte(bench: Make, tmp_path: Path) -> None:
+    one = bench(content(2 * MIB), connections=64, connections_per_host=2)
+    slow = [True]
+    one.server.manner = lambda asked: Manner(rate=300_000 if slow[0] and asked.path == "/file" else 0)
+    first = asyncio.ensure_future(one.fetch())
+    await eventually(lambda: one.told and one.told[-1][0] > 200_000, "some has come")
+    await fetch_beside(one, "new", content(4 * MIB, seed=7))
+    slow[0] = False
+    await first
+    assert one.holds()
+    again = [asked for asked in one.server.asked if asked.path == "/file"]
+    begins = sorted(asked.range[0] for asked in again if asked.range)
+    assert any(begin % (256 * 1024) for begin in begins), "no request went on within a granule"
+    assert len(set(begins)) == len(begins), "a request began again where another had"
+    assert [done for done, _ in one.told] == sorted(done for done, _ in one.told)
+
+
+async def test_no_more_connections_than_the_limit_of_a_host_and_the_limit_of_all(bench: Make) -> None:
+    one, other = bench(b"", connections=6, connections_per_host=4), bench(b"")
+    for server in (one.server, other.server):
+        server.manner = lambda _: Manner(rate=200_000)
+    tasks = [fetch_beside(one, f"here{number}", content(8 * MIB)) for number in range(2)]
+    await eventually(lambda: one.server.open == 4, "one host has all that it may have")
+    data = content(8 * MIB)
+    other.server.files["/there"] = data
+    part = str(one.directory / "there")
+
+    async def locate(_: object) -> Location:
+        return other.place("/there")
+
+    request = FetchRequest("there", part, f"{part}.json", len(data), sha256(data))
+    tasks.append(asyncio.ensure_future(one.engine.fetch(request, locate, lambda *_: None)))
+    await eventually(lambda: other.server.open == 2, "the other one has what is left")
+    assert one.server.most_open == 4
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

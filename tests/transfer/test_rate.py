@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.core.retry import HOLD_S, MEASURE_S
+from agent.transfer.hosts import Hosts
 from agent.transfer.rate import CONNECTIONS_FIRST, QUANTUM_MAX, QUANTUM_MIN, Bucket, Processors, Tuner
 
 MIB = 1024 * 1024
@@ -152,4 +153,27 @@ def test_a_new_limit_holds_at_once() -> None:
     assert tuner.target == 2
     tuner.set_limit(16)
     run(tuner, HOLD_S, 40e6, 1e12, start=100.0)
+    assert tuner.target == 16
+
+
+def test_each_host_has_a_number_of_connections_of_its_own() -> None:
+    hosts = Hosts(16)
+    slow, fast = hosts.get("slow:443"), hosts.get("fast:443")
+    for tick in range(40):
+        for host, most in ((slow, 1e12), (fast, 1e6)):
+            host.share.load = host.share.target
+            host.received += int(min(host.share.target * 1e6, most) * MEASURE_S)
+        hosts.tick(tick * MEASURE_S, False)
+    assert (slow.share.target, fast.share.target) == (16, CONNECTIONS_FIRST)
+    assert hosts.get("slow:443") is slow
+    hosts.limit(4)
+    assert (slow.share.target, slow.share.most, hosts.get("new:443").share.most) == (4, 4, 4)
+
+
+def test_where_more_models_than_connections_were_at_work_the_next_try_goes_beyond_those() -> None:
+    tuner = Tuner(16)
+    received = 0
+    for tick in range(40):
+        received += int(max(tuner.target, 6) * 1e6 * MEASURE_S)
+        tuner.update(tick * MEASURE_S, received, True, used=max(tuner.target, 6))
     assert tuner.target == 16
