@@ -14,6 +14,7 @@ from agent import __version__
 from agent.clock import SystemClock
 from agent.config import Config, Live, catalog_path, own_directories
 from agent.core.catalog import did_you_mean
+from agent.core.limits import PLANS_AT_ONCE
 from agent.core.progress import AgentInfo
 from agent.core.retry import STOP_S
 from agent.core.target import Target
@@ -39,6 +40,7 @@ from agent.reports.systemd import Supervisor, counts_in_words
 from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
+from agent.requests.read import Reader
 from agent.requests.wanted import others
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
@@ -84,6 +86,7 @@ class App:
             ("progress files", self.progress_files.serve()),
             ("step log", self.step_log.serve()),
             ("intake", self.intake.serve()),
+            ("wants of many models", self.intake.bulk.serve()),
             ("losses", self.losses.serve(self.board)),
             ("uses", self.uses.serve()),
             ("clock", self.clock.serve()),
@@ -123,7 +126,9 @@ class App:
         self.engine = Engine(lambda: live.config.transfer, budgets, self._environ)
 
         # Who is told
-        self.progress_files = ProgressFiles(agent, feed, clock, lambda: live.config.spool.progress_interval_s)
+        self.progress_files = ProgressFiles(
+            agent, config.spool.dir, feed, clock, lambda: live.config.spool.progress_interval_s
+        )
         self.step_log = StepLog(feed)
         self.agent_report = AgentReport(layout, config.spool.dir, live.file, clock.now())
         balancer = BalancerReports(jobs.values, agent.host, __version__, clock, self.sources.report)
@@ -150,6 +155,7 @@ class App:
         )
         self.uses = Uses(feed, layout, clock)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
+        planning = Slots(lambda: PLANS_AT_ONCE, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
         self.proving = Proving(layout, inventory)
@@ -166,6 +172,7 @@ class App:
             inventory=inventory,
             view=self.view,
             room=self.room,
+            planning=planning,
             slots=slots,
             waits=waits,
             clock=clock,
@@ -190,6 +197,7 @@ class App:
             published=self.losses.ready,
             catalog=lambda: catalog.catalog,
             policy=lambda: live.config.policy.allow,
+            read=Reader(config.spool.dir),
             settings=live.file,
         )
 
@@ -206,7 +214,7 @@ class App:
             board=self.board,
             losses=self.losses,
             room=self.room,
-            slots=slots,
+            slots=(planning, slots),
             progress_files=self.progress_files,
             agent_report=self.agent_report,
             balancer=balancer,

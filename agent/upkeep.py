@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from loguru import logger
@@ -55,7 +55,7 @@ class Upkeep:
     board: Board
     losses: Losses
     room: Room
-    slots: Slots
+    slots: Sequence[Slots]
     progress_files: ProgressFiles
     agent_report: AgentReport
     balancer: BalancerReports
@@ -143,5 +143,6 @@ class Upkeep:
         await self.intake.reresolve()
 
     async def hand_out_slots(self) -> None:
-        """`transfer.jobs` may have grown."""
-        self.slots.hand_out()
+        """`transfer.jobs` may have grown, and priorities may have changed."""
+        for slots in self.slots:
+            slots.reconsider()

@@ -721,7 +721,7 @@ async def _jobs(agent: Agent) -> None:
     leave = asyncio.Event()
 
     async def enter(number: int) -> None:
-        async with agent.app.upkeep.slots.place(lambda: 5, lambda: None):
+        async with agent.app.upkeep.slots[1].place(lambda: 5, lambda: None):
             inside.append(number)
             await leave.wait()
 

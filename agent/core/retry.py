@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.errors import WantdError
+from agent.errors import Code, WantdError
 
 _MAX_DOUBLINGS = 32  # 2**32 s is past every ceiling; keeps the power a small number
 
@@ -30,14 +30,17 @@ class Backoff:
 
         `random` is in [0, 1). None means give up: the error is final, or there were enough. What a
         server asked for (`error.retry_after_s`) is never undercut, and spread upwards by the jitter of the first
-        attempt, so that those it sent away do not come back in one moment.
+        attempt, so that those it sent away do not come back in one moment. Thousands may wait for a server that is
+        overloaded (503): it is asked less and less often all the same.
         """
         if not error.retryable or (self.attempts is not None and attempt >= self.attempts):
             return None
-        if error.retry_after_s is not None:
-            return max(error.retry_after_s, 0.0) + random * self.min_s
         ceiling = min(self.max_s, self.min_s * 2.0 ** min(max(attempt, 1), _MAX_DOUBLINGS))
-        return self.min_s + random * max(ceiling - self.min_s, 0.0)
+        grown = self.min_s + random * max(ceiling - self.min_s, 0.0)
+        if error.retry_after_s is None:
+            return grown
+        asked = max(error.retry_after_s, 0.0) + random * self.min_s
+        return asked if error.code is Code.RATE_LIMITED else max(asked, grown)
 
 
 # -- every connection -------------------------------------------------------------------------------------------------

@@ -95,14 +95,15 @@ class Target:
 
 
 def make_target(
-    catalog: Catalog, policy: str | list[str], wanted: WantedModel, *, settings: str = "config.toml"
+    catalog: Catalog, policy: str | list[str], wanted: WantedModel, *, settings: str = "config.toml", near: bool = True
 ) -> Target:
-    """What a want's model comes down to, with no network at all. `settings` is the file to name in hints.
+    """What a want's model comes down to, with no network at all. `settings` is the file to name in hints; `near` says
+    whether they are to name the nearest ids, which takes time.
 
     Raises `model_not_supported`, `want_invalid`, `forbidden_path`.
     """
     wanted = _without_url(wanted, catalog)
-    reference, entry = resolve_reference(catalog, policy, wanted.reference, settings)
+    reference, entry = resolve_reference(catalog, policy, wanted.reference, settings, near=near)
     reference = _with_revision(reference, wanted)
     for pattern in (*wanted.files, *wanted.exclude):
         safe_name(pattern)

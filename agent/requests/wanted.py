@@ -16,8 +16,8 @@ from agent.core.catalog import Catalog
 from agent.core.target import make_target
 from agent.core.want import WantedModel
 from agent.errors import WantdError
-from agent.requests.read import read
-from agent.spool.scan import list_wants
+from agent.requests.read import Reader
+from agent.spool.files import list_wants
 from agent.store.layout import Layout
 
 Postponed = list[tuple[str, list[WantedModel]]]
@@ -48,9 +48,12 @@ def wanted(spools: Iterable[str], catalog: Catalog) -> Wants:
     """
     found: Wants = {}
     for spool in dict.fromkeys(spools):
-        for path in list_wants(spool):
-            want = read(path, True).want
-            add(found, path, want.models if want else (), catalog)
+        read, paths = Reader(spool), [(path, True) for path in list_wants(spool)]
+        while paths:
+            seen = read(paths)
+            for look in seen:
+                add(found, look.path, look.want.models if look.want else (), catalog)
+            paths = paths[max(len(seen), 1) :]
     return found
 
 

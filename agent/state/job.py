@@ -69,6 +69,11 @@ class Job:
         return min((priority for priority, count in self._priorities.items() if count), default=DEFAULT_PRIORITY)
 
     @property
+    def first_want(self) -> str:
+        """The path of the want that asked first of those that still do; empty where none does."""
+        return next((ticket.path for ticket in self.wanted_by), "")
+
+    @property
     def log(self) -> Logger:
         """The log, with the fields that the journal is searched by."""
         wants = [ticket.path for ticket in itertools.islice(self.wanted_by, LOGGED_WANTS)]
@@ -87,10 +92,9 @@ class Job:
         progress.commit = listing.commit if is_whole_commit(listing.commit) else None
         progress.source_why = listing.because.message if listing.because else None
 
-    def planned(self, plan: Plan) -> None:
-        """The files are chosen."""
-        known = all(file.size is not None for file in plan.files)
-        files = [FileProgress(file.name, file.size, file.sha256) for file in plan.files]
+    def planned(self, plan: Plan, files: list[FileProgress]) -> None:
+        """The files are chosen; `files` shows them."""
+        known = all(file.size is not None for file in files)
         self.progress.begin(files, plan.size if known else None)
         self.progress.skipped, self.progress.warning = plan.skipped, plan.warning
 

@@ -86,6 +86,7 @@ class Workshop:
             inventory=self.inventory,
             view=self.view,
             room=self.room,
+            planning=Slots(lambda: 16, self.clock.monotonic),
             slots=self.slots,
             waits=self.waits,
             clock=self.clock,
