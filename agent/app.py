@@ -31,8 +31,11 @@ from agent.jobs.room import Room
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
 from agent.jobs.uses import Uses
+from agent.jobs.windows import Windows
 from agent.net.budget import HostBudgets
 from agent.reports.balancer import BalancerReports
+from agent.reports.hook_calls import HookCalls
+from agent.reports.hooks import Hooks, Told
 from agent.reports.progress_files import ProgressFiles
 from agent.reports.status import AgentReport
 from agent.reports.step_log import StepLog
@@ -86,6 +89,7 @@ class App:
             ("progress files", self.progress_files.serve()),
             ("step log", self.step_log.serve()),
             ("intake", self.intake.serve()),
+            ("hooks", self.hooks.serve()),
             ("wants of many models", self.intake.bulk.serve()),
             ("losses", self.losses.serve(self.board)),
             ("uses", self.uses.serve()),
@@ -123,13 +127,23 @@ class App:
         budgets = HostBudgets()
         host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: own_directories(live.config))
         self.sources = Assembly(lambda: live.config, self._environ, budgets, host_caches)
-        self.engine = Engine(lambda: live.config.transfer, budgets, self._environ)
+        windows = Windows(lambda: live.config, clock)
+        self.engine = Engine(windows.transfer, budgets, self._environ)
 
         # Who is told
         self.progress_files = ProgressFiles(
             agent, config.spool.dir, feed, clock, lambda: live.config.spool.progress_interval_s
         )
         self.step_log = StepLog(feed)
+        self.hooks = Hooks(
+            feed,
+            tickets,
+            clock,
+            lambda: live.config.hook,
+            Told(layout.hooks_file(config.spool.dir)),
+            self.progress_files.document,
+            HookCalls(self._environ, budgets).tell,
+        )
         self.agent_report = AgentReport(layout, config.spool.dir, live.file, clock.now())
         balancer = BalancerReports(jobs.values, agent.host, __version__, clock, self.sources.report)
 
@@ -172,6 +186,7 @@ class App:
             inventory=inventory,
             view=self.view,
             room=self.room,
+            windows=windows,
             planning=planning,
             slots=slots,
             waits=waits,
@@ -215,6 +230,7 @@ class App:
             losses=self.losses,
             room=self.room,
             slots=(planning, slots),
+            windows=windows,
             progress_files=self.progress_files,
             agent_report=self.agent_report,
             balancer=balancer,

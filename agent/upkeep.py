@@ -20,11 +20,13 @@ from agent.core.retry import (
     STORE_CHECK_S,
     SWEEP_S,
     WATCH_CHECK_S,
+    WINDOW_CHECK_S,
 )
 from agent.jobs.board import Board
 from agent.jobs.losses import Losses
 from agent.jobs.room import Room
 from agent.jobs.slots import Slots
+from agent.jobs.windows import Windows
 from agent.reports.balancer import BalancerReports
 from agent.reports.progress_files import ProgressFiles
 from agent.reports.status import AgentReport
@@ -56,6 +58,7 @@ class Upkeep:
     losses: Losses
     room: Room
     slots: Sequence[Slots]
+    windows: Windows
     progress_files: ProgressFiles
     agent_report: AgentReport
     balancer: BalancerReports
@@ -73,6 +76,7 @@ class Upkeep:
         every("make room in the store", lambda: ROOM_CHECK_S, self.room.tend)
         every("resume what waits for room", lambda: DISK_CHECK_S, self.board.resume_for_room)
         every("remove old partials", lambda: SWEEP_S, self.sweep)
+        every("obey the windows", lambda: WINDOW_CHECK_S, self.obey_windows)
         every("check the catalog", lambda: CATALOG_CHECK_S, self.check_catalog)
         every("hand out new slots", lambda: SLOTS_CHECK_S, self.hand_out_slots)
         every("report to the load balancer", lambda: BALANCER_S, self.balancer.tell)
@@ -141,6 +145,10 @@ class Upkeep:
         """A changed catalog, or a changed policy, is in force at once."""
         await asyncio.to_thread(self.catalog.load)
         await self.intake.reresolve()
+
+    async def obey_windows(self) -> None:
+        """Stop or resume downloads where a window has begun or ended."""
+        await self.board.obey_windows(self.windows.holds)
 
     async def hand_out_slots(self) -> None:
         """`transfer.jobs` may have grown, and priorities may have changed."""

@@ -25,6 +25,7 @@ COMMANDS = {
     "rm": "remove models from the store",
     "gc": "remove what is due: unused models, what is above the quota, leavings",
     "run-with": "run a command, and keep a model in the store until it ends",
+    "freeze": "print a manifest that brings the same bytes to another host",
     "demo": "try everything on this machine, without a network",
     "check": "check configuration, catalog, spool, store, disk, Hub and proxy",
     "install-service": "install the systemd service: unit, users, directories, configuration",

@@ -13,9 +13,9 @@ from agent.clock import Clock
 from agent.config import Transfer
 from agent.core.names import StoreName
 from agent.core.retry import Backoff
-from agent.core.states import State
+from agent.core.states import FINAL, State
 from agent.core.target import Target
-from agent.core.waits import ForDisk, ForQuota, ForRateLimit, ForRetry, Wait
+from agent.core.waits import ForDisk, ForQuota, ForRateLimit, ForRetry, ForWindow, Wait
 from agent.errors import Code, WantdError
 from agent.jobs.run import NotNow, Run
 from agent.state.feed import Feed
@@ -195,6 +195,18 @@ class Board:
                 and wait.need_bytes <= free
             ):
                 free -= wait.need_bytes
+                self._start(job)
+
+    async def obey_windows(self, holds: Callable[[Job], ForWindow | None]) -> None:
+        """In a window that pauses, downloads stop and keep their partials; when it has ended, they go on."""
+        for job, (_, task) in list(self._runs.items()):
+            if job.progress.state in (State.DOWNLOADING, State.WAITING) and (wait := holds(job)):
+                task.cancel()
+                await asyncio.wait([task])
+                if job.wanted_by and job not in self._runs and job.progress.state not in FINAL:
+                    job.wait(wait)
+        for job in list(self.jobs.values()):
+            if isinstance(job.progress.waiting, ForWindow) and job not in self._runs and not holds(job):
                 self._start(job)
 
     async def recover_lost(self) -> None:

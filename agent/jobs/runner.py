@@ -28,6 +28,7 @@ from agent.jobs.revisit import Revisit
 from agent.jobs.room import Room
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
+from agent.jobs.windows import Windows
 from agent.state.job import Job
 from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
@@ -54,6 +55,7 @@ class Runner:
     inventory: Inventory
     view: HubView
     room: Room
+    windows: Windows
     planning: Slots
     slots: Slots
     waits: LockWaits
@@ -73,6 +75,8 @@ class Runner:
         first = await self._plan(run)
         if isinstance(first, Published):
             return first
+        if wait := self.windows.holds(job):
+            raise NotNow(wait)
         old: Published | None = first[0]
         kept: Plan | None = first[1]
         files = len(first[1].files)

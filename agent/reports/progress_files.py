@@ -237,12 +237,8 @@ class ProgressFiles:
         if ticket.gone:
             return
         shown = self._begin_page(ticket)
-        want, parts = ticket.want, ticket.parts
-        names = [model.reference for model in want.models] if want else []
-        for at in range(0, len(parts), SLICE_MODELS):
-            for name, part in zip(names[at : at + SLICE_MODELS], parts[at : at + SLICE_MODELS], strict=True):
-                shown.models.append(show_model(name, progress_of(part)))
-            await asyncio.sleep(0)
+        parts = ticket.parts
+        await _add_models(shown)
         if not ticket.gone and ticket.parts is parts:  # else there is more to come
             failures = await asyncio.to_thread(_write_shown, self._spool, shown, self._agent)
             if not ticket.gone:
@@ -252,9 +248,19 @@ class ProgressFiles:
 
     def _begin_page(self, ticket: Ticket) -> _Shown:
         """The want itself; its models are to be added."""
-        now, first, state = self._clock.now(), ticket.shown is None, ticket.state
+        first, state = ticket.shown is None, ticket.state
         self._count(ticket, state)
-        if state in FINAL and ticket.finished_at is None:
+        return self._shown(ticket, first)
+
+    async def document(self, ticket: Ticket) -> bytes:
+        """What the ticket's progress file says now, for those who are told in another way."""
+        shown = self._shown(ticket, False)
+        await _add_models(shown)
+        return await asyncio.to_thread(lambda: _render(shown, self._agent)[0])
+
+    def _shown(self, ticket: Ticket, first: bool) -> _Shown:
+        now = self._clock.now()
+        if ticket.state in FINAL and ticket.finished_at is None:
             ticket.finished_at = now
         info = WantInfo(
             name=ticket.path.rpartition("/")[2],
@@ -269,10 +275,24 @@ class ProgressFiles:
 
 def _rendered(shown: _Shown, agent: AgentInfo) -> _Page:
     ticket = shown.ticket
-    data, ticket.fraction = render(
+    data, ticket.fraction = _render(shown, agent)
+    return _Page(ticket.path, data, shown.first)
+
+
+def _render(shown: _Shown, agent: AgentInfo) -> tuple[bytes, float]:
+    return render(
         shown.info, shown.models, agent, shown.now, least=shown.least, error=shown.error, waiting=shown.waiting
     )
-    return _Page(ticket.path, data, shown.first)
+
+
+async def _add_models(shown: _Shown) -> None:
+    """The want's models, slice by slice: of 10,000 of them the loop must not be held."""
+    want, parts = shown.ticket.want, shown.ticket.parts
+    names = [model.reference for model in want.models] if want else []
+    for at in range(0, len(parts), SLICE_MODELS):
+        for name, part in zip(names[at : at + SLICE_MODELS], parts[at : at + SLICE_MODELS], strict=True):
+            shown.models.append(show_model(name, progress_of(part)))
+        await asyncio.sleep(0)
 
 
 def _write_shown(spool: str, shown: _Shown, agent: AgentInfo) -> dict[str, str]:

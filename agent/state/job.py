@@ -55,6 +55,11 @@ class Job:
         self.wanted_by[ticket] = priority
         self._priorities[priority] += 1
 
+    @property
+    def urgent(self) -> bool:
+        """Whether a want says so."""
+        return any(ticket.want is not None and ticket.want.urgent for ticket in self.wanted_by)
+
     def remove(self, ticket: Ticket) -> bool:
         """The ticket no longer wants it. False where it did not."""
         priority = self.wanted_by.pop(ticket, None)

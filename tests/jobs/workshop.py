@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.config import Policy, Store
+from agent.config import Config, Policy, Store
 from agent.core.names import SafeName
 from agent.core.remote import RemoteFile
 from agent.core.target import Target
@@ -20,6 +20,7 @@ from agent.jobs.room import Room
 from agent.jobs.run import Run
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
+from agent.jobs.windows import Windows
 from agent.state.feed import Feed
 from agent.state.job import Job
 from agent.store.hub_view import HubView
@@ -46,6 +47,7 @@ class Workshop:
         self.clock = FakeClock()
         self.feed = Feed()
         self.policy = Policy()
+        self.config = Config()
         self.disk = FakeDisk(10**8)
         self.places = 4
         self.locks = Locks()
@@ -86,6 +88,7 @@ class Workshop:
             inventory=self.inventory,
             view=self.view,
             room=self.room,
+            windows=Windows(lambda: self.config, self.clock),
             planning=Slots(lambda: 16, self.clock.monotonic),
             slots=self.slots,
             waits=self.waits,
