@@ -7,6 +7,7 @@ end of its `--help`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return overview()
         arguments = parser([wanted] if wanted else []).parse_args(words)
         code: int = arguments.call(arguments)
+        sys.stdout.flush()
     except ConfigError as error:
         for problem in error.problems:
             print(f"wantd: {problem}", file=sys.stderr)
@@ -57,6 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
+        return Exit.FAILURE
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Standard output is full. What is left in its buffer would be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"wantd: cannot write to standard output: {error.strerror}", file=sys.stderr)
         return Exit.FAILURE
     return code
 

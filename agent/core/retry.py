@@ -65,6 +65,11 @@ UNTOLD_WAIT_S = 5.0  # after a 429 that does not say for how long; doubles with 
 REFUSED_WAIT_MIN_S = 1.0  # `Retry-After: 0` on a refusal is no leave to ask in a tight loop
 RESUME_SPACING_S = 0.1  # between requests after a wait, until a response says that all is well
 
+# -- plans (jobs/runner.py) ------------------------------------------------------------------------------------------
+
+# Of 16 places for plans, each is kept so long where sources have failed 16 in a row: 32 tries a second, whoever waits.
+FAILED_PLAN_S = 0.5
+
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 SOURCE_FAULTS = 3  # responses 5xx in a row after which a source counts as down; one may be about one model alone
