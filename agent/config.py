@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from agent.core.listen import RUNTIME, Address, UnixAddress, parse_address, runtime_directory
 from agent.core.names import show
 from agent.core.quantities import read_bytes, read_seconds
 from agent.core.schema import build, nearest
@@ -35,6 +36,7 @@ Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX, extra={"expected": TIME})]
 Days = Annotated[float, Meta(gt=0, le=SECONDS_MAX / DAY_S, extra={"expected": DAYS})]
 DaysOrNever = Annotated[float, Meta(ge=0, le=SECONDS_MAX / DAY_S, extra={"expected": DAYS})]
 Count = Annotated[int, Meta(ge=1)]
+LISTEN = ("unix:{runtime}/wantd.sock", "127.0.0.1:7411")
 Bytes = Annotated[int, Meta(ge=0, extra={"expected": SIZE})]
 
 
@@ -116,7 +118,9 @@ class Scheduler(Section, frozen=True):
 
 
 class Http(Section, frozen=True):
-    listen: str = ""
+    listen: str | list[str] = msgspec.field(default_factory=lambda: list(LISTEN))
+    hosts: list[str] = []
+    token_file: str = ""
 
 
 class Log(Section, frozen=True):
@@ -271,6 +275,18 @@ def own_directories(config: Config) -> list[str]:
     return [path for path in (config.store.dir, config.store.hub_cache) if path]
 
 
+def listen_addresses(config: Config, environ: Mapping[str, str]) -> list[Address]:
+    """Where the HTTP face listens, with `{runtime}` and `~` resolved; empty where it is off."""
+    home = os.path.expanduser("~")
+    found: list[Address] = []
+    for address in map(parse_address, config.http.listen):
+        if isinstance(address, UnixAddress):
+            path = address.path.replace(RUNTIME, runtime_directory(environ, home))
+            address = UnixAddress(f"{home}{path[1:]}" if path.startswith("~/") else path)
+        found.append(address)
+    return found
+
+
 def hub_token(config: Config, environ: Mapping[str, str]) -> str | None:
     """The Hub token: `HF_TOKEN`, else the token file, of either the first line; None when there is none to read.
 
@@ -405,14 +421,23 @@ def _check(key: str, value: Any) -> str | None:
         names = [value] if isinstance(value, str) else value
         if not all(name in ("auto", "none") or (name.startswith(("/", "~")) and "\0" not in name) for name in names):
             return 'expected "auto", "none" or a list of absolute directories, like ["auto", "/srv/hub"]'
+    if key == "listen" and not all(_is_address(text) for text in ([value] if isinstance(value, str) else value)):
+        return 'expected a list of "unix:/PATH" and "HOST:PORT", or [] for none'
     if key == "window":
         found = [wrong for window in value if (wrong := window_problem(window))]
         return found[0] if found else None
     if key == "dir" and not value.strip():
         return "expected a directory"
-    if key in ("dir", "path", "token_path", "hub_cache") and "\0" in value:
+    if key in ("dir", "path", "token_path", "token_file", "hub_cache") and "\0" in value:
         return "expected a path, which cannot hold NUL"
     return None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return not text or bool(parse_address(text))
+    except ValueError:
+        return False
 
 
 def _normal(config: Config, problems: list[str]) -> Config:
@@ -425,6 +450,7 @@ def _normal(config: Config, problems: list[str]) -> Config:
             problems.append(f"{key}: {show(text)}: there is no such home directory; give an absolute path")
             return text
 
+    listen = config.http.listen
     store_dir, hub_cache = path("store.dir", config.store.dir), config.store.hub_cache
     if hub_cache.startswith("~"):
         hub_cache = path("store.hub_cache", hub_cache)
@@ -444,6 +470,12 @@ def _normal(config: Config, problems: list[str]) -> Config:
             token_path=path("hub.token_path", config.hub.token_path),
         ),
         proxy=replace(config.proxy, url=config.proxy.url.rstrip("/")),
+        http=replace(
+            config.http,
+            listen=[text for text in ([listen] if isinstance(listen, str) else listen) if text],
+            hosts=[name.lower() for name in config.http.hosts],
+            token_file=path("http.token_file", config.http.token_file),
+        ),
         policy=replace(config.policy, formats=[name.lower().lstrip(".*") for name in config.policy.formats]),
     )
 

@@ -70,6 +70,7 @@ class AgentProcess:
             HF_ENDPOINT=endpoint,
             WANTD_SPOOL__DIR=str(self.spool),
             WANTD_STORE__DIR=str(self.store),
+            WANTD_HTTP__LISTEN="",  # agents of other tests run beside this one, and a port is there once
             WANTD_DEBUG_LOOP_MS=str(LOOP_HELD_MS),
         )
         self.set(**settings)

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from loguru import logger
@@ -116,6 +117,7 @@ class Agent:
             "store__dir": str(self.root / "models"),
             "store__hub_cache": str(self.root / "hub"),
             "adopt__caches": "none",
+            "http__listen": [],
             "hub__endpoint": self.hub.url,
             "policy__allow": "any",
             "scheduler__rescan_s": NEVER_S,
@@ -835,6 +837,33 @@ async def _reap(agent: Agent) -> None:
     for _ in range(2):
         left.touch()
         await eventually(lambda: not left.exists(), "what a crash left is cleared")
+
+
+async def _asked(agent: Agent, **headers: str) -> int:
+    """The status of a response of the agent's own HTTP interface."""
+    assert agent.app.face
+    url = f"{agent.app.face.listening[0]}/v1/status"
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+        return response.status
+
+
+@takes_effect("http.hosts")
+async def _hosts(agent: Agent) -> None:
+    await agent.start(http__listen=["127.0.0.1:0"])
+    assert await _asked(agent, Host="gpu.example") == 403
+    await agent.reload("http.hosts", ["gpu.example"])
+    assert await _asked(agent, Host="gpu.example") == 200
+
+
+@takes_effect("http.token_file")
+async def _token_file(agent: Agent) -> None:
+    await agent.start(http__listen=["127.0.0.1:0"])
+    assert await _asked(agent) == 200
+    (agent.root / "token").write_text("secret\n")
+    await agent.reload("http.token_file", str(agent.root / "token"))
+    assert await _asked(agent) == 401
+    assert await _asked(agent, Authorization="Bearer wrong") == 401
+    assert await _asked(agent, Authorization="Bearer secret") == 200
 
 
 @takes_effect("log.level")

@@ -160,6 +160,7 @@ class Runner:
                 run.stage = None
                 await finish_before_cancel(asyncio.to_thread(stage.drop))
                 raise
+        job.publish(record)
         await asyncio.to_thread(self._forget_partials, job)
         await asyncio.to_thread(self.view.show, published.record)
         await asyncio.to_thread(stage.note_stamps)

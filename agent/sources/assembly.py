@@ -15,7 +15,7 @@ from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.net.client import Http, Limits
 from agent.net.redirect import same_origin
-from agent.sources.chain import Chain
+from agent.sources.chain import Chain, SourceHealth
 from agent.sources.host_caches import HostCaches
 from agent.sources.hub import HubSource
 from agent.sources.hub_cache import HubCacheSource, has_hub_cache
@@ -74,6 +74,10 @@ class Assembly:
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """See `core.ports.Source`."""
         return await (await self.chain()).locate(query, name, failed)
+
+    def health(self) -> list[SourceHealth]:
+        """How each source was when it was asked last, in their order; empty before the first question."""
+        return self._chain.health() if self._chain else []
 
     async def close(self) -> None:
         """Close every connection."""
