@@ -26,6 +26,8 @@ COMMANDS = {
     "rm": "remove models from the store",
     "gc": "remove what is due: unused models, what is above the quota, leavings",
     "run-with": "run a command, and keep a model in the store until it ends",
+    "open": "print the address of the agent's page, and open it in a browser",
+    "top": "show what the agent does, live in this terminal",
     "freeze": "print a manifest that brings the same bytes to another host",
     "demo": "try everything on this machine, without a network",
     "check": "check configuration, catalog, spool, store, disk, Hub and proxy",

@@ -16,6 +16,7 @@ from agent.core.progress import STEPS, AgentInfo, WantInfo, describe, show_model
 from agent.core.states import FINAL, State
 from agent.errors import WantdError
 from agent.http.log import EventLog
+from agent.http.rates import Rates
 from agent.http.readers import Readers
 from agent.http.wants import Wants
 from agent.reports.sentences import waiting_text
@@ -53,6 +54,7 @@ class Publisher:
         self, feed: Feed, wants: Wants, log: EventLog, readers: Readers, agent: AgentInfo, clock: Clock
     ) -> None:
         self._changes = feed.subscribe()
+        self.rates = Rates()
         self.wants = wants
         self.log = log
         self._readers = readers
@@ -67,6 +69,10 @@ class Publisher:
     def readers(self) -> int:
         """How many clients read events now."""
         return len(self._readers)
+
+    def recent_rates(self) -> list[int]:
+        """Bytes per second of the last minutes, one value for each `rates.STEP_S`, the newest last."""
+        return self.rates.recent(self._clock.monotonic())
 
     def position(self) -> int:
         """The id to ask for events from, for a client that looks at documents first."""
@@ -109,6 +115,7 @@ class Publisher:
             await self._take()
             if self._moved and self._clock.monotonic() >= self._told_at + BYTES_S:
                 self._told_at = self._clock.monotonic()
+                self.rates.note(sum(job.progress.rate for job in self._moved), self._told_at)
                 self._tell_bytes()
             self._readers.wake()
 

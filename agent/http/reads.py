@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
@@ -14,10 +14,12 @@ from aiohttp import web
 from agent.config import Live
 from agent.core.progress import AgentInfo, encode
 from agent.core.target import Target
+from agent.core.windows import in_force
 from agent.core.words import timestamp
 from agent.http.errors import bad_request, not_found, raw_json
 from agent.http.models import Shelf, model_document, wanted_by
 from agent.http.publisher import AT_ONCE, SHORT, Cut, Publisher
+from agent.http.rates import STEP_S
 from agent.http.wants import Filter, positive
 from agent.net.budget import Quota
 from agent.sources.chain import SourceHealth
@@ -114,7 +116,9 @@ class Reads:
             "waiting": positive(wants.waiting),
             "labels": wants.labels(),
             "rate_bytes_per_s": round(sum(job.progress.rate for job in jobs)),
+            "rates": {"step_s": STEP_S, "bytes_per_s": self._publisher.recent_rates()},
             "max_rate": facts.live.config.transfer.max_rate,
+            "window": self._window(),
             "connections": facts.connections(),
             "readers": self._publisher.readers,
             "disk": await self._disk(),
@@ -122,6 +126,13 @@ class Reads:
             "event": event,
         }
         return raw_json(encode(document))
+
+    def _window(self) -> dict[str, Any] | None:
+        """The window that is open, which rules instead of `max_rate`."""
+        cap = in_force(self._facts.live.config.transfer.window, datetime.now(UTC))
+        if cap.max_rate is None:
+            return None
+        return {"max_rate": cap.max_rate, "until": timestamp(cap.until) if cap.until else None}
 
     async def _disk(self) -> dict[str, Any]:
         use = await self._shelf.use()
