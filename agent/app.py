@@ -132,7 +132,7 @@ class App:
         # Where bytes come from, and how
         budgets = HostBudgets()
         host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: own_directories(live.config))
-        self.sources = Assembly(lambda: live.config, self._environ, budgets, host_caches)
+        self.sources = Assembly(lambda: live.config, self._environ, budgets, clock, host_caches)
         windows = Windows(lambda: live.config, clock)
         self.engine = Engine(windows.transfer, budgets, self._environ)
 
@@ -179,7 +179,18 @@ class App:
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
         self.proving = Proving(layout, inventory)
-        files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.proving, self.adoption)
+        files = self.files = Files(
+            source=self.sources,
+            transfer=self.engine,
+            layout=layout,
+            inventory=inventory,
+            space=space,
+            waits=waits,
+            clock=clock,
+            proving=self.proving,
+            adoption=self.adoption,
+            slice_bytes=lambda: live.config.fleet.slice,
+        )
         planner = Planner(
             self.sources, files, lambda: live.config.policy, lambda name: did_you_mean(catalog.catalog, name)
         )

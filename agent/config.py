@@ -88,6 +88,19 @@ class Proxy(Section, frozen=True):
     report_url: str = ""
 
 
+class Fleet(Section, frozen=True):
+    url: str = ""
+    listings: bool = False
+    gated: bool = False
+    patience_s: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] = 10.0
+    slice_bytes: Count = 1024 * 1024
+
+    @property
+    def slice(self) -> int:
+        """The size of the pieces that downloads are cut along, in bytes; 0 where there is no fleet."""
+        return self.slice_bytes if self.url else 0
+
+
 class Policy(Section, frozen=True):
     allow: str | list[str] = "catalog"
     formats: list[str] = []
@@ -152,6 +165,7 @@ class Config(Section, frozen=True):
     catalog: Catalog = Catalog()
     hub: Hub = Hub()
     proxy: Proxy = Proxy()
+    fleet: Fleet = Fleet()
     policy: Policy = Policy()
     transfer: Transfer = Transfer()
     locks: Locks = Locks()
@@ -470,6 +484,7 @@ def _normal(config: Config, problems: list[str]) -> Config:
             token_path=path("hub.token_path", config.hub.token_path),
         ),
         proxy=replace(config.proxy, url=config.proxy.url.rstrip("/")),
+        fleet=replace(config.fleet, url=config.fleet.url.rstrip("/")),
         http=replace(
             config.http,
             listen=[text for text in ([listen] if isinstance(listen, str) else listen) if text],

@@ -75,7 +75,7 @@ class AgentProcess:
         )
         self.set(**settings)
         self.process: subprocess.Popen[bytes] | None = None
-        self.prefix: list[str] = []  # of its command: who runs it
+        self.prefix: list[str] = []  # of its command: who runs it, and where
 
     def set(self, **settings: Any) -> None:
         """Settings for the next start; capitals are environment variables as they are."""

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {"m-Q4_K_M.gguf": b"GGUF weights"}
         self.silent = False
+        self.gated: str | bool = False
         self.asked: list[str] = []  # heads of requests
         self.url = ""
 
@@ -90,7 +92,11 @@ class FakeHub:
             name: {"size": len(data), "lfs": {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
             for name, data in self.files.items()
         }
-        return {"sha": COMMIT, "siblings": [{"rfilename": name, **file} for name, file in known.items()]}
+        return {
+            "sha": COMMIT,
+            "gated": self.gated,
+            "siblings": [{"rfilename": name, **file} for name, file in known.items()],
+        }
 
     def _manifest(self) -> dict[str, Any]:
         """As a load balancer of an older version tells of it: without hashes."""
@@ -184,6 +190,11 @@ class Agent:
         with pytest.raises(WantdError) as caught:
             await asyncio.wait_for(self.app.sources.listing(QUERY), 8)
         return caught.value
+
+    async def locates(self) -> Location:
+        """Where the file of the model is said to be."""
+        listing = await self.app.sources.listing(QUERY)
+        return await self.app.sources.locate(replace(QUERY, revision=listing.commit), listing.files[0].name)
 
     @property
     def board(self) -> Board:
@@ -566,6 +577,66 @@ async def _with_proxy(agent: Agent, **settings: Any) -> FakeHub:
     await proxy.start()
     await agent.start(hub__endpoint="http://127.0.0.1:9", **settings)
     return proxy
+
+
+# [fleet]
+
+
+@takes_effect("fleet.url")
+async def _fleet_url(agent: Agent) -> None:
+    await agent.start()
+    door = await _with_door()
+    assert (await agent.locates()).source == "hub"
+    await agent.reload("fleet.url", door.url)
+    assert (await agent.locates()).source == "fleet"
+    await door.stop()
+
+
+@takes_effect("fleet.listings")
+async def _fleet_listings(agent: Agent) -> None:
+    door = await _with_door()
+    await agent.start(fleet__url=door.url)
+    await agent.app.sources.listing(QUERY)
+    assert len(agent.hub.asked) == 1
+    await agent.reload("fleet.listings", True)
+    await agent.app.sources.listing(QUERY)
+    assert (len(agent.hub.asked), len(door.asked)) == (1, 1)
+    await door.stop()
+
+
+@takes_effect("fleet.gated")
+async def _fleet_gated(agent: Agent) -> None:
+    door = await _with_door()
+    agent.hub.gated = "manual"
+    await agent.start(fleet__url=door.url)
+    assert (await agent.locates()).source == "hub"
+    await agent.reload("fleet.gated", True)
+    assert (await agent.locates()).source == "fleet"
+    await door.stop()
+
+
+@takes_effect("fleet.patience_s")
+async def _fleet_patience(agent: Agent) -> None:
+    door = await _with_door()
+    await door.stop()
+    await agent.start(fleet__url=door.url, fleet__patience_s=NEVER_S)
+    await agent.reload("fleet.patience_s", 0.0)
+    assert (await asyncio.wait_for(agent.locates(), DEADLINE_S)).source == "hub"
+
+
+@takes_effect("fleet.slice_bytes")
+async def _slice_bytes(agent: Agent) -> None:
+    await agent.start(fleet__url="http://127.0.0.1:9", fleet__patience_s=0.0)
+    await agent.reload("fleet.slice_bytes", 2 * 1024 * 1024)
+    assert agent.app.files.slice_bytes() == 2 * 1024 * 1024
+    await agent.reload("fleet.url", "")
+    assert agent.app.files.slice_bytes() == 0
+
+
+async def _with_door() -> FakeHub:
+    door = FakeHub()
+    await door.start()
+    return door
 
 
 @takes_effect("proxy.url")

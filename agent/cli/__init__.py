@@ -31,6 +31,7 @@ COMMANDS = {
     "freeze": "print a manifest that brings the same bytes to another host",
     "demo": "try everything on this machine, without a network",
     "check": "check configuration, catalog, spool, store, disk, Hub and proxy",
+    "fleet": "many hosts: print nginx's configuration for the cache they share, or check it",
     "install-service": "install the systemd service: unit, users, directories, configuration",
     "uninstall-service": "remove the systemd service; models and wants stay",
     "completion": "print a completion script for a shell",

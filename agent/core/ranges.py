@@ -24,9 +24,12 @@ _MISSING, _TAKEN, _THERE = 0, 1, 2
 _RUN = re.compile(rb"\x02+")
 
 
-def granule_for(size: int) -> int:
-    """The granule, in bytes, for a file of `size` bytes: a power of two from 256 KiB to 4 MiB."""
-    granule = GRANULE_MIN
+def granule_for(size: int, slice_bytes: int = 0) -> int:
+    """The granule, in bytes, for a file of `size` bytes: 256 KiB to 4 MiB, doubled as the file grows.
+
+    Where a source keeps files in slices, `slice_bytes` is the smallest: a granule is then a number of whole slices.
+    """
+    granule = slice_bytes or GRANULE_MIN
     while granule < GRANULE_MAX and granule * GRANULES < size:
         granule *= 2
     return granule

@@ -83,6 +83,13 @@ MANIFEST_S = 60.0  # a load balancer's manifest is asked for again after so long
 REPORT_CONNECT_S = 2.0  # a progress report to the load balancer is worth little, and the next one comes in seconds
 REPORT_S = 3.0  # the same for its response
 
+# -- the fleet (sources/fleet.py) --------------------------------------------------------------------------------------
+
+DOOR_CONNECT_S = 1.0  # the door is on this host, or as near: a connection takes less than a millisecond
+DOOR_OPEN_S = 1.0  # the files of one model are located within moments of each other: one look serves them
+DOOR_SHUT_S = 30.0  # nginx is restarted within seconds; a host that is rebuilt is not asked for at each file
+FLEET_STRIKES = 2  # failures in a row until the Hub is asked for a file; a ring passes over a member that died
+
 # -- what other programs of this host have (sources/host_caches.py) ------------------------------------------------
 
 HOST_CACHES_S = (
