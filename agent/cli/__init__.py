@@ -25,6 +25,7 @@ COMMANDS = {
     "ls": "list the models of the store: size, last use, who keeps them",
     "rm": "remove models from the store",
     "gc": "remove what is due: unused models, what is above the quota, leavings",
+    "verify": "read every byte of the store again, and say what is damaged",
     "run-with": "run a command, and keep a model in the store until it ends",
     "open": "print the address of the agent's page, and open it in a browser",
     "top": "show what the agent does, live in this terminal",

@@ -157,3 +157,52 @@ def test_gc_clears_what_crashes_left_and_partials_that_have_expired(make_agent: 
     found = json.loads(done.stdout)
     assert (found["partials"], found["freed_bytes"]) == ([{"key": "ab" * 32, "freed_bytes": 8192}], 8192)
     assert list(partial.iterdir()) == [young]
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one byte as a bad disk does: no time tells of it."""
+    times = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_verify_finds_one_flipped_byte_and_the_agent_repairs_what_is_wanted(
+    make_agent: Callable[..., AgentProcess],
+) -> None:
+    with make_agent(scheduler__rescan_s=0.5) as agent:
+        agent.drop(MODEL)
+        path = Path(agent.ready(MODEL))
+        done = agent.wantd("verify")
+        assert (done.returncode, "none damaged" in done.stdout) == (0, True), done.stderr
+        whole = path.read_bytes()
+        with path.open("rb") as reader:
+            flip(path, 3_000_000)
+            broken = agent.wantd("verify", "--json")
+            assert broken.returncode == Exit.FAILURE, broken.stderr
+            (damaged,) = json.loads(broken.stdout)["damaged"]
+            assert (damaged["model"], damaged["file"]) == ("qwen3", path.name)
+            assert "its SHA-256 is" in damaged["why"]
+            wait_until(lambda: path.exists() and path.read_bytes() == whole, "it is right again")
+            assert len(reader.read()) == len(whole)  # who had it open still has it
+        wait_until(lambda: agent.wantd("verify", MODEL).returncode == 0, "all is as published")
+
+
+def test_verify_goes_on_where_it_was_interrupted_and_reads_again_what_has_changed(store: AgentProcess) -> None:
+    notes = store.store / ".locks/.verify.json"
+    right = {}
+    for path in (store.store / "qwen3").glob("Qwen*.gguf"):
+        info = path.stat()
+        right[str(path)] = [info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+    notes.write_text(json.dumps(right))
+    done = json.loads(store.wantd("verify", "--json").stdout)
+    assert done["skipped_bytes"] == sum(stamp[1] for stamp in right.values()) > 0
+    assert not notes.exists()
+    for stamp in right.values():
+        stamp[3] += 1
+    notes.write_text(json.dumps(right))
+    done = json.loads(store.wantd("verify", "--json").stdout)
+    assert (done["skipped_bytes"], done["damaged"]) == (0, [])

@@ -60,7 +60,7 @@ class Workshop:
             layout=self.layout,
             inventory=self.inventory,
             space=self.space,
-            remover=Remover(self.layout, self.locks, self.inventory, self.view),
+            remover=Remover(self.layout, self.locks, self.inventory, self.view, grace_s=0.0),
             clock=self.clock,
             jobs=self.jobs,
             config=lambda: self.store,

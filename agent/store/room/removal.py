@@ -17,6 +17,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ from agent.store.locks import Lock, Locks, read_holder
 from agent.store.room.census import OWN_FILES
 from agent.store.room.leases import is_open, no_lease
 
+# Between taking a directory away and emptying it: who had just opened it gets to the end of its list.
+GRACE_S = 0.1
 _STAYS = (errno.EXDEV, errno.EBUSY)  # rename(2): on another file system than the stages, or a mount point
 
 
@@ -57,6 +60,7 @@ class Remover:
     locks: Locks
     inventory: Inventory
     view: HubView
+    grace_s: float = GRACE_S
 
     def remove(self, name: StoreName) -> Removed:
         """Remove a model, whether wanted or not.
@@ -111,6 +115,7 @@ class Remover:
         if gone:
             # Before the files: they are free when their last name goes.
             self.view.show(record)
+            time.sleep(self.grace_s)
             freed, held = _clear(gone)
         else:
             freed, held = _unlink_ours(directory, record)
