@@ -29,8 +29,10 @@ from agent.jobs.losses import Losses
 from agent.jobs.planner import Planner
 from agent.jobs.proving import Proving
 from agent.jobs.revisit import Revisit
+from agent.jobs.room import Room
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
+from agent.jobs.uses import Uses
 from agent.jobs.windows import Windows
 from agent.net.budget import HostBudgets
 from agent.reports.balancer import BalancerReports
@@ -44,6 +46,7 @@ from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
 from agent.requests.read import Reader
+from agent.requests.wanted import others
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
 from agent.spool.scan import Scanner
@@ -58,6 +61,7 @@ from agent.store.layout import Layout
 from agent.store.locks import Lock, Locks, read_holder
 from agent.store.publish import Modes
 from agent.store.record_watch import RecordWatch
+from agent.store.room.removal import Remover
 from agent.store.space import Space
 from agent.transfer.engine import Engine
 from agent.upkeep import Upkeep
@@ -94,6 +98,7 @@ class App:
             ("hooks", self.hooks.serve()),
             ("wants of many models", self.intake.bulk.serve()),
             ("losses", self.losses.serve(self.board)),
+            ("uses", self.uses.serve()),
             ("clock", self.clock.serve()),
             *((("http", self.face.serve()),) if self.face else ()),
         )
@@ -152,7 +157,24 @@ class App:
         # Who works
         locks, inventory = Locks(), Inventory(layout)
         self.view = HubView(config.store.hub_cache, layout, inventory, modes)
-        space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
+        space = Space(
+            config.store.dir,
+            lambda: live.config.store.min_free_bytes,
+            max_bytes=lambda: live.config.store.max_bytes,
+        )
+        catalog = CatalogFile(lambda: catalog_path(live.config))
+        await asyncio.to_thread(catalog.load)
+        self.room = Room(
+            layout=layout,
+            inventory=inventory,
+            space=space,
+            remover=Remover(layout, locks, inventory, self.view),
+            clock=clock,
+            jobs=jobs,
+            config=lambda: live.config.store,
+            others=others(layout, config.spool.dir, lambda: catalog.catalog, lambda: self.intake.postponed()),
+        )
+        self.uses = Uses(feed, layout, clock)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
         planning = Slots(lambda: PLANS_AT_ONCE, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
@@ -186,7 +208,7 @@ class App:
             layout=layout,
             inventory=inventory,
             view=self.view,
-            space=space,
+            room=self.room,
             windows=windows,
             planning=planning,
             slots=slots,
@@ -197,7 +219,7 @@ class App:
             agent=f"wantd {__version__} on {agent.host}",
         )
         self.losses = Losses(runner, layout, clock, self._watch_store, revisit.due)
-        self.board = Board(jobs, self.losses, self.losses, space, clock, feed, lambda: live.config.transfer)
+        self.board = Board(jobs, self.losses, self.losses, self.room, clock, feed, lambda: live.config.transfer)
 
         # Who asks
         bell = Bell(loop)
@@ -229,6 +251,7 @@ class App:
             lookout=lookout,
             board=self.board,
             losses=self.losses,
+            room=self.room,
             slots=(planning, slots),
             windows=windows,
             progress_files=self.progress_files,

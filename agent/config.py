@@ -34,6 +34,7 @@ DAYS = 'expected a time above 0: a number of days, or text like "12h" or "7 days
 SIZE = 'expected a size: a number of bytes, or text like "50MB" or "64 MiB"'
 Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX, extra={"expected": TIME})]
 Days = Annotated[float, Meta(gt=0, le=SECONDS_MAX / DAY_S, extra={"expected": DAYS})]
+DaysOrNever = Annotated[float, Meta(ge=0, le=SECONDS_MAX / DAY_S, extra={"expected": DAYS})]
 Count = Annotated[int, Meta(ge=1)]
 LISTEN = ("unix:{runtime}/wantd.sock", "127.0.0.1:7411")
 Bytes = Annotated[int, Meta(ge=0, extra={"expected": SIZE})]
@@ -58,6 +59,9 @@ class Store(Section, frozen=True):
     keep_partials_days: Days = 7.0
     min_free_bytes: Bytes = 64 * 1024 * 1024
     hub_cache: str = "hub"
+    max_bytes: Bytes = 0
+    evict: Literal["never", "lru"] = "never"
+    keep_days: DaysOrNever = 0.0
 
 
 class Adopt(Section, frozen=True):
@@ -408,10 +412,10 @@ def _with_unit(hint: Any, value: Any) -> Any:
         return value
     if hint == Bytes:
         number: float | None = read_bytes(value)
-    elif hint in (Seconds, Days):
-        bare_days = hint == Days and value.strip().replace(".", "", 1).isdecimal()
+    elif hint in (Seconds, Days, DaysOrNever):
+        bare_days = hint != Seconds and value.strip().replace(".", "", 1).isdecimal()
         number = float(value) * DAY_S if bare_days else read_seconds(value)
-        number = number / DAY_S if number is not None and hint == Days else number
+        number = number / DAY_S if number is not None and hint != Seconds else number
     else:
         return value
     return value if number is None else number

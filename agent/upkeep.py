@@ -15,6 +15,7 @@ from agent.core.retry import (
     BALANCER_S,
     CATALOG_CHECK_S,
     DISK_CHECK_S,
+    ROOM_CHECK_S,
     SLOTS_CHECK_S,
     STORE_CHECK_S,
     SWEEP_S,
@@ -23,6 +24,7 @@ from agent.core.retry import (
 )
 from agent.jobs.board import Board
 from agent.jobs.losses import Losses
+from agent.jobs.room import Room
 from agent.jobs.slots import Slots
 from agent.jobs.windows import Windows
 from agent.reports.balancer import BalancerReports
@@ -35,6 +37,7 @@ from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.locks import Locks
+from agent.store.room.removal import unfinished
 from agent.store.sweep import debris, leftovers, remove, remove_stale_stamps, remove_unfinished
 
 
@@ -53,6 +56,7 @@ class Upkeep:
     lookout: Lookout
     board: Board
     losses: Losses
+    room: Room
     slots: Sequence[Slots]
     windows: Windows
     progress_files: ProgressFiles
@@ -70,18 +74,22 @@ class Upkeep:
         every("mend the view", lambda: live.config.scheduler.rescan_s, self.mend_view)
         every("complete what the Hub was not asked for", lambda: live.config.scheduler.rescan_s, self.board.complete)
         every("heartbeats of locks", lambda: live.config.locks.heartbeat_s, self.beat)
-        every("resume what waits for disk space", lambda: DISK_CHECK_S, self.board.resume_for_room)
+        every("make room in the store", lambda: ROOM_CHECK_S, self.room.tend)
+        every("resume what waits for room", lambda: DISK_CHECK_S, self.board.resume_for_room)
         every("remove old partials", lambda: SWEEP_S, self.sweep)
         every("obey the windows", lambda: WINDOW_CHECK_S, self.obey_windows)
         every("check the catalog", lambda: CATALOG_CHECK_S, self.check_catalog)
         every("hand out new slots", lambda: SLOTS_CHECK_S, self.hand_out_slots)
         every("report to the load balancer", lambda: BALANCER_S, self.balancer.tell)
         self.clock.after("clear what a crash left", 0.0, self.reap)
+        self.clock.after("make room in the store at the start", 1.0, self.room.tend)
         self.clock.after("mend the view at the start", 0.0, self.mend_view)
         self.clock.after("remove old partials at the start", 1.0, self.sweep)
 
     async def reap(self) -> None:
         """Stages, partials and lock files that no process is at any more."""
+        for name in await asyncio.to_thread(unfinished, self.layout):
+            await asyncio.to_thread(self.room.remover.finish, name)
         await asyncio.to_thread(remove_unfinished, self.layout, self.locks)
         for left in await asyncio.to_thread(debris, self.layout, self.inventory):
             await asyncio.to_thread(remove, left, self.layout, self.locks)

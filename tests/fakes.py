@@ -188,13 +188,20 @@ class FakeStore:
 
 @dataclass
 class FakeDisk:
-    """A file system of so many bytes, of which so many are free."""
+    """A file system of so many bytes, of which so many are free; to the board also the room that there is on it."""
 
     free_bytes: int = 1000
     total_bytes: int = 10**9
+    gone: set[str] = field(default_factory=set)  # models that are being removed
 
     def free(self) -> int:
         return self.free_bytes
+
+    async def capacity(self) -> int:
+        return self.free_bytes
+
+    def leaving(self, name: StoreName) -> bool:
+        return name in self.gone
 
     def statvfs(self, _: str) -> os.statvfs_result:
         return os.statvfs_result((1, 1, self.total_bytes, self.free_bytes, self.free_bytes, 0, 0, 0, 0, 255))

@@ -341,6 +341,61 @@ async def _min_free(agent: Agent) -> None:
     assert await agent.failed() == Code.INSUFFICIENT_SPACE
 
 
+async def _in_the_store_unwanted(agent: Agent, name: str = "old") -> Path:
+    """Have a model that no want names any more; returns its directory."""
+    agent.drop(name, f"org/{name}")
+    await eventually(lambda: agent.said(name).get("state") == "ready", "it is ready")
+    mark = agent.root / f"models/org/{name}/.wantd.used"
+    await eventually(mark.exists, "its use is noted")
+    (agent.root / f"spool/{name}.want").unlink()
+    await agent.app.upkeep.rescan()
+    await eventually(lambda: not agent.board.jobs, "it is not wanted")
+    agent.hub.files = {"m-Q4_K_M.gguf": b"GGUF other weights"}  # of the next model: not linked to this one's
+    return mark.parent
+
+
+@takes_effect("store.max_bytes")
+async def _max_bytes(agent: Agent) -> None:
+    await agent.start()
+    await agent.reload("store.max_bytes", 5)
+    agent.drop("a")
+    assert await agent.failed() == Code.INSUFFICIENT_SPACE
+
+
+@takes_effect("store.evict")
+async def _evict(agent: Agent) -> None:
+    await agent.start()
+    old = await _in_the_store_unwanted(agent)
+    await agent.reload("store.max_bytes", 3 * 4096)  # a file, a record and a manifest
+    agent.drop("a", "org/new")
+    assert (await agent.waiting("quota"))["held_by"][0]["model"] == "org/old"
+    await agent.board.resume_for_room()
+    assert old.exists()
+    await agent.reload("store.evict", "lru")
+    await agent.board.resume_for_room()
+    await eventually(lambda: agent.said().get("state") == "ready", "there is room")
+    assert not old.exists()
+
+
+@takes_effect("store.keep_days")
+async def _keep_days(agent: Agent) -> None:
+    await agent.start()
+    old = await _in_the_store_unwanted(agent)
+
+    async def tend_after_days() -> None:
+        then = agent.app.clock.now().timestamp() - 3 * 86400
+        for path in old.iterdir():
+            os.utime(path, (then, then))
+        await agent.app.upkeep.room.tend()
+
+    await tend_after_days()
+    assert old.exists()
+    await agent.reload("store.keep_days", 2.0)
+    async with asyncio.timeout(DEADLINE_S):
+        while old.exists():  # its last use may be noted between the two steps
+            await tend_after_days()
+
+
 # [adopt]
 
 

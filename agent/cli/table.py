@@ -73,8 +73,8 @@ def table(rows: Sequence[Row], width: int, height: int, glyphs: Glyphs = Glyphs(
     shown, hidden = list(rows), []
     if len(rows) > room:
         ranked = sorted(rows, key=lambda row: ORDER.index(_state(row)) if _state(row) in ORDER else len(ORDER))
-        kept = ranked[: room - 1]
-        shown, hidden = [row for row in rows if row in kept], ranked[room - 1 :]
+        kept = {id(row) for row in ranked[: room - 1]}  # two rows may be equal
+        shown, hidden = [row for row in rows if id(row) in kept], ranked[room - 1 :]
     lines = [_line(row, columns, glyphs) for row in shown]
     if hidden:
         counts = ", ".join(f"{count} {state}" for state, count in Counter(map(_state, hidden)).items())

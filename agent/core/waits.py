@@ -24,6 +24,20 @@ class Holder(msgspec.Struct, frozen=True):
     progress: float | None = None
 
 
+class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model that holds room which something waits for: its name in the store, its bytes, and why it stays.
+
+    `wanted_by` are file names of wants, of many the first few. With neither wants nor a lease it is `in_use` by a
+    process that has it open, or stays because nothing is evicted.
+    """
+
+    model: str
+    bytes: int
+    wanted_by: tuple[str, ...] = ()
+    leased: bool = False
+    in_use: bool = False
+
+
 class Wait(msgspec.Struct, frozen=True, tag_field="for"):
     """Base of all reasons; the tag is the value of `waiting.for`."""
 
@@ -52,10 +66,19 @@ class ForRateLimit(Wait, frozen=True, tag="rate_limit"):
 
 
 class ForDisk(Wait, frozen=True, tag="disk"):
-    """The disk has too little free space, in bytes."""
+    """The disk has too little free space, in bytes, and `held_by` are the largest models that stay."""
 
     need_bytes: int
     free_bytes: int
+    held_by: tuple[Pin, ...] = ()
+
+
+class ForQuota(Wait, frozen=True, tag="quota"):
+    """The store may not grow by so much (`store.max_bytes`), in bytes; `held_by` are the largest models that stay."""
+
+    need_bytes: int
+    free_bytes: int
+    held_by: tuple[Pin, ...] = ()
 
 
 class NotBefore(Wait, frozen=True, tag="not_before"):
@@ -70,7 +93,7 @@ class ForWindow(Wait, frozen=True, tag="window"):
     until: datetime | None
 
 
-AnyWait = ForLock | ForSlot | ForRetry | ForRateLimit | ForDisk | NotBefore | ForWindow
+AnyWait = ForLock | ForSlot | ForRetry | ForRateLimit | ForDisk | ForQuota | NotBefore | ForWindow
 
 
 def to_json(wait: Wait) -> dict[str, Any]:
@@ -100,8 +123,10 @@ def in_words(wait: Wait | None) -> str:
             return f"{who}, which is downloading it{done}"
         case ForSlot():
             return "a free download slot"
-        case ForDisk(need_bytes, free_bytes):
-            return f"disk space: {size(need_bytes)} needed, {size(free_bytes)} free"
+        case ForDisk(need_bytes, free_bytes, held_by):
+            return f"disk space: {size(need_bytes)} needed, {size(free_bytes)} free{_held(held_by)}"
+        case ForQuota(need_bytes, free_bytes, held_by):
+            return f"room in the store: {size(need_bytes)} needed, {size(free_bytes)} left{_held(held_by)}"
         case ForRateLimit(until):
             return f"the server's rate limit, until {timestamp(until)}"
         case ForWindow(until):
@@ -124,3 +149,18 @@ def _decode(kind: type, value: Any) -> Any:
     if kind is WantdError and isinstance(value, dict):
         return WantdError.from_json(value)
     raise NotImplementedError(kind)
+
+
+def _held(pins: tuple[Pin, ...]) -> str:
+    """The largest model that stays, and why: one line has no room for more."""
+    if not pins:
+        return ""
+    pin = pins[0]
+    if pin.wanted_by:
+        why = f"wanted by {pin.wanted_by[0]}"
+    elif pin.leased:
+        why = "leased"
+    else:
+        why = "in use" if pin.in_use else "not wanted: `wantd rm` removes it"
+    more = f" and {len(pins) - 1} more" if len(pins) > 1 else ""
+    return f"; held by {pin.model} ({size(pin.bytes)}, {why}){more}"

@@ -12,10 +12,11 @@ from typing import Protocol
 from agent.clock import Clock
 from agent.config import Transfer
 from agent.core.limits import SLICE_MODELS
+from agent.core.names import StoreName
 from agent.core.retry import FAILURE_REMEMBERED_S, Backoff
 from agent.core.states import FINAL, State
 from agent.core.target import Target
-from agent.core.waits import ForDisk, ForRateLimit, ForRetry, ForWindow, Wait
+from agent.core.waits import ForDisk, ForQuota, ForRateLimit, ForRetry, ForWindow, Wait
 from agent.errors import Code, WantdError
 from agent.jobs.completion import Completions
 from agent.jobs.run import NotNow, Run
@@ -50,10 +51,18 @@ class Shelf(Protocol):
 
 
 class Room(Protocol):
-    """What the board needs of the disk."""
+    """What the board needs of the room for models (`jobs.room`)."""
 
     def free(self) -> int:
         """Bytes that are neither used nor reserved."""
+        ...
+
+    async def capacity(self) -> int:
+        """Bytes that jobs could have reserved for them now."""
+        ...
+
+    def leaving(self, name: StoreName) -> bool:
+        """Whether the model is being removed, or was a moment ago."""
         ...
 
 
@@ -103,6 +112,8 @@ class Board:
 
         `published` is what the store has of it. A job that failed is tried again, but for one that failed just now.
         """
+        if published and self._room.leaving(target.name):
+            published = None
         job = self.jobs.get(target)
         if job is None:
             job = self.jobs[target] = Job(target, self._feed)
@@ -181,17 +192,22 @@ class Board:
         return True
 
     async def resume_for_room(self) -> None:
-        """Jobs that wait for disk space go on, by priority, as far as there is room now."""
+        """Jobs that wait for room go on, by priority, as far as there is some now or can be made."""
         waiting = [
             (job, job.progress.waiting)
             for job in self.jobs.values()
-            if job not in self._runs and isinstance(job.progress.waiting, ForDisk)
+            if job not in self._runs and isinstance(job.progress.waiting, ForDisk | ForQuota)
         ]
         if not waiting:
             return
-        free = await asyncio.to_thread(self._room.free)
+        free = await self._room.capacity()
         for job, wait in sorted(waiting, key=lambda pair: pair[0].priority):
-            if isinstance(wait, ForDisk) and job.progress.waiting is wait and wait.need_bytes <= free:
+            if (
+                isinstance(wait, ForDisk | ForQuota)
+                and job not in self._runs
+                and job.progress.waiting is wait
+                and wait.need_bytes <= free
+            ):
                 free -= wait.need_bytes
                 self._start(job)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
@@ -19,7 +19,7 @@ from agent.core.remote import Fetched
 from agent.core.retry import FAILED_PLAN_S
 from agent.core.selection import RULES
 from agent.core.target import Target
-from agent.core.waits import ForDisk, ForSlot
+from agent.core.waits import ForSlot
 from agent.core.words import timestamp
 from agent.errors import WantdError
 from agent.jobs.disk import finish_before_cancel
@@ -28,6 +28,7 @@ from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
 from agent.jobs.plans import HeldPlans
 from agent.jobs.revisit import Revisit
+from agent.jobs.room import Room
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
 from agent.jobs.windows import Windows
@@ -36,7 +37,6 @@ from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout, Published, Record, RecordFile
 from agent.store.publish import Modes, Stage
-from agent.store.space import Space
 from agent.store.sweep import forget
 
 FILES_AT_ONCE = 32  # files of one job under way: enough to hide a round trip each behind 16 connections
@@ -57,7 +57,7 @@ class Runner:
     layout: Layout
     inventory: Inventory
     view: HubView
-    space: Space
+    room: Room
     windows: Windows
     planning: Slots
     slots: Slots
@@ -153,7 +153,7 @@ class Runner:
         job.planned(plan, await asyncio.to_thread(shown, plan))
         need = await asyncio.to_thread(self._need, plan)
         stage = Stage(self.layout, plan, self.modes)
-        with self._reserved(job, need):
+        async with self._reserved(job, need, plan.size):
             job.download()
             await asyncio.to_thread(stage.begin)
             run.stage = stage
@@ -174,15 +174,14 @@ class Runner:
         await asyncio.to_thread(stage.note_stamps)
         return published
 
-    @contextlib.contextmanager
-    def _reserved(self, job: Job, need: int) -> Iterator[None]:
-        """So many bytes of room for the block. Raises NotNow when it has to wait for them."""
-        if shortage := self.space.reserve(job, need):
-            raise NotNow(ForDisk(shortage.need_bytes, shortage.free_bytes))
+    @contextlib.asynccontextmanager
+    async def _reserved(self, job: Job, need: int, whole: int) -> AsyncIterator[None]:
+        """So many bytes of room for the block; the model has `whole` bytes. Raises NotNow when it has to wait."""
+        await self.room.reserve(job, need, whole)
         try:
             yield
         finally:
-            self.space.release(job)
+            self.room.release(job)
 
     def _need(self, plan: Plan) -> int:
         """Bytes of room for what is not there yet. Touches the disk."""

@@ -140,6 +140,11 @@ class Intake:
                 begun.append(ticket)
         await self._begin_all(begun)
 
+    def postponed(self) -> list[tuple[str, list[WantedModel]]]:
+        """The wants whose time has not come, and what they name. May be called from any thread."""
+        waiting = [ticket for ticket in list(self.tickets.values()) if ticket.waiting]
+        return [(ticket.path, list(ticket.want.models)) for ticket in waiting if ticket.want]
+
     async def reresolve(self) -> None:
         """Where the catalog or the policy has changed, wants that it makes different begin again, the others go on."""
         before, now = self._resolved_with, (self._catalog(), self._policy())

@@ -88,7 +88,7 @@ class HubView:
         self._complaint = ""
 
     def show(self, record: Record) -> None:
-        """Have a model in the view that has just been published."""
+        """Make the view of a model's repository true: it has just been published, or removed."""
         folder = repo_folder(record)
         if self.root and folder and self._is_usable():
             self._inventory.refresh()

@@ -6,13 +6,14 @@ STORE/
     model.gguf                      hard link to the (first) GGUF file: the name that llmlb's node opens
     manifest.json                   the same facts as llmlb's node reads them
     .wantd.json                     the record, written last: what is not recorded is not published
+    .wantd.used                     empty; its time is when the model was last known to be wanted or leased
   .locks/qwen3.lock                 held while the model is downloaded (slashes as `--`)
   .locks/.<key>.lock                held while one file of more than 1 MiB is downloaded
   .locks/.spool-<spool>.lock        held by the agent that serves the spool, for as long as it runs
   .locks/.agent-<spool>.json        what that agent says of itself, for `wantd status`
   .locks/.hooks-<spool>.told        which wants its hooks were told of (`reports.hooks`)
   .partial/<key>.part, <key>.json   bytes on the way and their journal; key is the SHA-256 (git SHA-1 for plain files)
-  .partial/stage-<model>~<random>/  a model being assembled, renamed into place
+  .partial/stage-<model>~<random>/  a model being assembled, renamed into place; or one removed, renamed out of it
   .view/<repository>.json           what wantd made in `store.hub_cache` (`hub_view`)
   .stamps/<model>.json              what published files looked like when they were proved (`stamps`)
 
@@ -38,6 +39,7 @@ from agent.errors import WantdError
 from agent.store.stamps import read_stamps, stamp_of
 
 RECORD = ".wantd.json"
+USED = ".wantd.used"
 MANIFEST = "manifest.json"
 LLMLB_GGUF = "model.gguf"
 LOCKS = ".locks"
@@ -46,6 +48,7 @@ VIEW = ".view"
 STAMPS = ".stamps"
 STAGE = "stage-"
 NEAR_STAGE = ".wantd-stage"  # in the model's directory; `core.names` refuses repository files that begin with `.wantd`
+UNFINISHED = f"{NEAR_STAGE}-removed"  # an empty directory in a model's that is being removed file by file
 RECORD_MAX_BYTES = 32 * 1024 * 1024  # a record of 100,000 files has about 20 MB
 
 

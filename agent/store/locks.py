@@ -145,14 +145,14 @@ class Lock:
     def is_lost(self) -> bool:
         """Whether somebody has removed the lock file: another process could take the lock. Touches the disk."""
         with self._closing:
-            return self._file is not None and not _same_file(self._file.fileno(), self.path)
+            return self._file is not None and not same_file(self._file.fileno(), self.path)
 
     def release(self) -> None:
         """Remove the file while it is still ours, then unlock. Safe to call twice."""
         with self._closing:
             file, self._file = self._file, None
         if file is not None:
-            if not self.contested and _same_file(file.fileno(), self.path):
+            if not self.contested and same_file(file.fileno(), self.path):
                 with contextlib.suppress(OSError):
                     os.unlink(self.path)
             file.close()
@@ -217,7 +217,7 @@ class Locks:
             except OSError as error:
                 raise disk_error(path, error) from None
             lock.fh = None  # the handle is ours from here on; portalocker closes it with its own object
-            if not _same_file(file.fileno(), path):
+            if not same_file(file.fileno(), path):
                 file.close()  # the last holder removed it between our open and our lock
                 continue
             before = _read(file.fileno())
@@ -285,7 +285,8 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _same_file(fd: int, path: str) -> bool:
+def same_file(fd: int, path: str) -> bool:
+    """Whether the open file is the one that has the name now."""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except OSError:

@@ -76,12 +76,21 @@ def write_stamps(path: str, stamps: Mapping[str, Stamp]) -> None:
         atomic_write(path, msgspec.json.encode(stamps), mode=0o644)
 
 
+def _open_unnoticed(path: str) -> int:
+    """Open for reading that is no use of the model: access times stay, where the file is ours."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_NOATIME)
+    except PermissionError:
+        return os.open(path, flags)
+
+
 def hash_file(path: str, stop: Callable[[], bool], on_bytes: Callable[[int], object]) -> tuple[str, Stamp]:
     """The SHA-256 in hex, and the stamp of what was read. Blocks for as long as the disk needs.
 
     `on_bytes` is told how many bytes were hashed. Raises Stopped, OSError (also where the file changes meanwhile).
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = _open_unnoticed(path)
     try:
         before = _stamp(os.fstat(fd))
         if before is None:

@@ -11,7 +11,7 @@ from agent.core.retention import Leftover
 from agent.disk import STALE_S, TEMP_PREFIX, remove_stale_temps
 from agent.errors import WantdError
 from agent.store.inventory import Inventory
-from agent.store.layout import STAGE, Layout
+from agent.store.layout import STAGE, UNFINISHED, Layout
 from agent.store.locks import Locks
 
 
@@ -83,7 +83,10 @@ def remove_unfinished(layout: Layout, locks: Locks) -> None:
     for folder in (layout.partial, layout.locks):
         remove_stale_temps(folder, time.time())
     stages = [(f"{layout.locks}/{model}.lock", f"{layout.partial}/{name}") for name, model in _staged(layout)]
-    stages += [(layout.model_lock(name), path) for name, path in layout.near_stages()]
+    near = (
+        stage for stage in layout.near_stages() if not stage[1].endswith(UNFINISHED)
+    )  # `room.removal` finishes those
+    stages += [(layout.model_lock(name), path) for name, path in near]
     for lock_path, path in stages:
         with contextlib.suppress(WantdError):
             if lock := locks.try_acquire(lock_path):

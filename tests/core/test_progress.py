@@ -148,7 +148,8 @@ def test_a_wait_is_told_as_long_as_it_lasts() -> None:
     made.go(State.WAITING, waiting=ForDisk(7, 5))
     value = shown(made)
     assert value["state"] == "waiting"
-    assert value["waiting"] == value["models"][0]["waiting"] == {"for": "disk", "need_bytes": 7, "free_bytes": 5}
+    disk = {"for": "disk", "need_bytes": 7, "free_bytes": 5, "held_by": []}
+    assert value["waiting"] == value["models"][0]["waiting"] == disk
     made.go(State.DOWNLOADING)
     value = shown(made)
     assert value["waiting"] is None and value["models"][0]["waiting"] is None

@@ -11,12 +11,14 @@ from agent.core.waits import (
     AnyWait,
     ForDisk,
     ForLock,
+    ForQuota,
     ForRateLimit,
     ForRetry,
     ForSlot,
     ForWindow,
     Holder,
     NotBefore,
+    Pin,
     from_json,
     in_words,
     to_json,
@@ -50,8 +52,26 @@ CASES: list[tuple[AnyWait, dict[str, Any], str]] = [
     (ForWindow(None), {"for": "window", "until": None}, "the end of a window that pauses downloads; it never ends"),
     (
         ForDisk(7_000_000, 5),
-        {"for": "disk", "need_bytes": 7_000_000, "free_bytes": 5},
+        {"for": "disk", "need_bytes": 7_000_000, "free_bytes": 5, "held_by": ()},
         "disk space: 7.0 MB needed, 5 B free",
+    ),
+    (
+        ForQuota(7_000_000, 0, (Pin("qwen3", 5_000_000, ("a.want", "b.want")), Pin("gemma3", 9, leased=True))),
+        {
+            "for": "quota",
+            "need_bytes": 7_000_000,
+            "free_bytes": 0,
+            "held_by": (
+                {"model": "qwen3", "bytes": 5_000_000, "wanted_by": ("a.want", "b.want")},
+                {"model": "gemma3", "bytes": 9, "leased": True},
+            ),
+        },
+        "room in the store: 7.0 MB needed, 0 B left; held by qwen3 (5.0 MB, wanted by a.want) and 1 more",
+    ),
+    (
+        ForDisk(7, 5, (Pin("qwen3", 5_000_000),)),
+        {"for": "disk", "need_bytes": 7, "free_bytes": 5, "held_by": ({"model": "qwen3", "bytes": 5_000_000},)},
+        "disk space: 7 B needed, 5 B free; held by qwen3 (5.0 MB, not wanted: `wantd rm` removes it)",
     ),
     (
         ForRetry(UNTIL, ERROR),

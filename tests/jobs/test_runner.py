@@ -12,7 +12,7 @@ from agent.config import Policy, Transfer
 from agent.core.remote import FetchRequest
 from agent.core.states import State
 from agent.core.target import Target
-from agent.core.waits import ForDisk, ForLock, ForSlot
+from agent.core.waits import ForDisk, ForLock, ForSlot, Pin
 from agent.errors import Code, WantdError
 from agent.jobs.board import Board
 from agent.jobs.run import NotNow, Run
@@ -166,7 +166,8 @@ async def test_room_is_reserved_for_what_is_not_there_yet_and_given_back(tmp_pat
     shop.disk.free_bytes = 3 * 4096 - 1
     with pytest.raises(NotNow) as caught:
         await shop.run(shop.job())
-    assert caught.value.wait == ForDisk(3 * 4096, 3 * 4096 - 1)
+    theirs = Pin("theirs", 3 * 4096)  # a file, its record and its manifest; nothing is evicted, so it stays
+    assert caught.value.wait == ForDisk(3 * 4096, 3 * 4096 - 1, (theirs,))
     shop.disk.free_bytes = 10**6
     free: list[int] = []
     shop.transfer.meanwhile = lambda _: free.append(shop.space.free())
@@ -290,7 +291,7 @@ async def test_the_board_and_the_runner_together(shop: Workshop) -> None:
     """A fault, a pause, and the model is ready: the two parts with nothing but fakes around them."""
     jobs: dict[Target, Job] = {}
     config = Transfer()
-    board = Board(jobs, shop.runner, shop.layout, shop.space, shop.clock, shop.feed, lambda: config, lambda: 0.0)
+    board = Board(jobs, shop.runner, shop.layout, shop.room, shop.clock, shop.feed, lambda: config, lambda: 0.0)
     shop.transfer.fails[NAME] = error(Code.STALLED)
     shop.lists()
     job = board.subscribe(ticket(), shop.job().target, 5, None)

@@ -7,14 +7,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.config import Config, Policy
+from agent.config import Config, Policy, Store
 from agent.core.names import SafeName
 from agent.core.remote import RemoteFile
+from agent.core.target import Target
 from agent.jobs.files import Files
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
 from agent.jobs.proving import Proving
 from agent.jobs.revisit import Revisit
+from agent.jobs.room import Room
 from agent.jobs.run import Run
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
@@ -25,6 +27,7 @@ from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
 from agent.store.layout import Published
 from agent.store.locks import Locks
+from agent.store.room.removal import Remover
 from agent.store.space import Space
 from tests.fakes import FakeClock, FakeDisk, FakeSource, FakeTransfer, Inline, target
 from tests.store.builders import ENDPOINT, MODES, make_layout, sha256
@@ -50,7 +53,18 @@ class Workshop:
         self.locks = Locks()
         self.inventory = Inventory(self.layout)
         self.view = HubView(f"{os.path.dirname(self.layout.root)}/hub", self.layout, self.inventory, MODES)
-        self.space = Space(self.layout.root, lambda: 0, self.disk.statvfs)
+        self.space = Space(self.layout.root, lambda: 0, self.disk.statvfs, lambda: self.store.max_bytes)
+        self.store = Store()
+        self.jobs: dict[Target, Job] = {}
+        self.room = Room(
+            layout=self.layout,
+            inventory=self.inventory,
+            space=self.space,
+            remover=Remover(self.layout, self.locks, self.inventory, self.view, grace_s=0.0),
+            clock=self.clock,
+            jobs=self.jobs,
+            config=lambda: self.store,
+        )
         self.slots = Slots(lambda: self.places, self.clock.monotonic)
         self.waits = LockWaits(self.locks, lambda: 300.0, self.clock)
         self.proving = Proving(self.layout, self.inventory, Inline())
@@ -73,7 +87,7 @@ class Workshop:
             layout=self.layout,
             inventory=self.inventory,
             view=self.view,
-            space=self.space,
+            room=self.room,
             windows=Windows(lambda: self.config, self.clock),
             planning=Slots(lambda: 16, self.clock.monotonic),
             slots=self.slots,
