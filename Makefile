@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test deb test-deb test-systemd test-olah test-runtimes test-browser screenshots bench bench-short torture fuzz mutants man recording check format clean
+.PHONY: demo test deb test-deb test-systemd test-olah test-fleet test-runtimes test-browser screenshots bench bench-short torture fuzz mutants check format clean man recording
 
 # Two steps: what wantd needs, which is all that the demo installs, and the tools of development.
 $(VENV)/base: pyproject.toml
@@ -36,6 +36,9 @@ test-deb: $(VENV)/ready  ## that package in a booted Debian: install, upgrade in
 
 test-olah: $(VENV)/ready  ## a mirror that people run, between agent and Hub; installs it from PyPI
 	$(BIN)/python -m pytest tests/olah
+
+test-fleet: $(VENV)/ready  ## hosts that share what they download: network namespaces, nginx; as root
+	$(BIN)/python -m pytest tests/fleet
 
 # Some GB where pip takes torch with CUDA; PIP_EXTRA_INDEX_URL or pip.conf can name an index of CPU builds.
 RUNTIMES := .venv-runtimes
