@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd test-olah test-fleet test-runtimes test-browser screenshots bench bench-short torture fuzz soak mutants \
+.PHONY: demo test deb test-deb test-systemd test-olah test-fleet test-runtimes test-browser screenshots bench bench-short torture fuzz soak mutants \
 	check format clean man recording
 
 # Two steps: what wantd needs, which is all that the demo installs, and the tools of development.
@@ -28,6 +28,12 @@ test: $(VENV)/ready  ## the test-suite, WORKERS tests side by side
 
 test-systemd: $(VENV)/ready  ## the service, in a real systemd booted in a container; as root, with systemd-container
 	$(BIN)/python -m pytest tests/systemd
+
+deb: $(VENV)/base  ## dist/wantd_VERSION_ARCH.deb, for the Debian release that this runs on; needs python3-venv
+	deploy/deb/build . dist
+
+test-deb: $(VENV)/ready  ## that package in a booted Debian: install, upgrade in mid-download, purge; as root
+	$(BIN)/python -m pytest tests/deb
 
 test-olah: $(VENV)/ready  ## a mirror that people run, between agent and Hub; installs it from PyPI
 	$(BIN)/python -m pytest tests/olah

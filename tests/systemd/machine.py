@@ -184,19 +184,25 @@ def _children(pid: int) -> list[int]:
 
 def build_wheel(directory: Path, version: str | None = None) -> Path:
     """The package as a user would get it; `version` in place of its own."""
+    source = copy_source(directory, version)
+    wheels = directory / f"wheel-{version}"
+    _quietly([sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(wheels), str(source)])
+    return next(wheels.glob("*.whl"))
+
+
+def copy_source(directory: Path, version: str | None) -> Path:
+    """What a package is made of, with `version` in place of its own."""
     source = directory / f"source-{version}"
     source.mkdir()
-    for name in ("agent", "config", "systemd"):
+    for name in ("agent", "config", "systemd", "man"):
         shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "supported_models.json"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "supported_models.json"):
         shutil.copy(CHECKOUT / name, source / name)
     if version:
         init = source / "agent" / "__init__.py"
         lines = init.read_text().splitlines()
         init.write_text("\n".join(f'__version__ = "{version}"' if _is_version(line) else line for line in lines) + "\n")
-    wheels = directory / f"wheel-{version}"
-    _quietly([sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(wheels), str(source)])
-    return next(wheels.glob("*.whl"))
+    return source
 
 
 def _is_version(line: str) -> bool:
