@@ -7,6 +7,7 @@ const SPAN_S = 300;
 const GAP_S = 9; // no sample for so long: the line is broken, since nothing is known
 const LEFT = 2;
 const BOTTOM = 20;
+const LEAST = 1e5; // bytes per second at the top of a picture of nothing
 const TOP = 12;
 const LOW_PX = 150; // so low, a label in the middle stands in the line's way
 
@@ -45,7 +46,7 @@ export class Chart {
     this.height = height;
     const now = (this.now = this.samples.at(-1)?.t ?? Date.now());
     const highest = Math.max(0, ...this.samples.map((sample) => sample.v));
-    const top = (this.top = nice(Math.max(highest, this.cap, 1e6) * 1.04));
+    const top = (this.top = nice(Math.max(highest, this.cap, LEAST) * 1.04));
     const x = (t) => LEFT + (1 - (now - t) / 1000 / SPAN_S) * (width - LEFT);
     const y = (v) => TOP + (1 - v / top) * (height - TOP - BOTTOM);
     this.x = x;

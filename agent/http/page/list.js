@@ -6,8 +6,8 @@ import { number } from "./words.js";
 
 const AHEAD_PX = 600; // rows are made this far outside the screen
 const HEIGHTS = {
-  wide: { moving: 68, failed: 94, waiting: 68, queued: 52, ready: 52 },
-  narrow: { moving: 104, failed: 140, waiting: 104, queued: 56, ready: 80 },
+  wide: { moving: 68, failed: 112, waiting: 68, queued: 52, ready: 52 },
+  narrow: { moving: 104, failed: 160, waiting: 104, queued: 56, ready: 80 },
 };
 const narrow = matchMedia("(max-width: 760px)");
 
