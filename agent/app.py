@@ -14,6 +14,7 @@ from agent import __version__
 from agent.clock import SystemClock
 from agent.config import Config, Live, catalog_path, own_directories
 from agent.core.catalog import did_you_mean
+from agent.core.limits import PLANS_AT_ONCE
 from agent.core.progress import AgentInfo
 from agent.core.retry import STOP_S
 from agent.core.target import Target
@@ -28,8 +29,11 @@ from agent.jobs.proving import Proving
 from agent.jobs.revisit import Revisit
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
+from agent.jobs.windows import Windows
 from agent.net.budget import HostBudgets
 from agent.reports.balancer import BalancerReports
+from agent.reports.hook_calls import HookCalls
+from agent.reports.hooks import Hooks, Told
 from agent.reports.progress_files import ProgressFiles
 from agent.reports.status import AgentReport
 from agent.reports.step_log import StepLog
@@ -37,6 +41,7 @@ from agent.reports.systemd import Supervisor, counts_in_words
 from agent.requests.catalog import CatalogFile
 from agent.requests.intake import Intake
 from agent.requests.lookout import Lookout
+from agent.requests.read import Reader
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
 from agent.spool.scan import Scanner
@@ -80,6 +85,8 @@ class App:
             ("progress files", self.progress_files.serve()),
             ("step log", self.step_log.serve()),
             ("intake", self.intake.serve()),
+            ("hooks", self.hooks.serve()),
+            ("wants of many models", self.intake.bulk.serve()),
             ("losses", self.losses.serve(self.board)),
             ("clock", self.clock.serve()),
         )
@@ -115,11 +122,23 @@ class App:
         budgets = HostBudgets()
         host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: own_directories(live.config))
         self.sources = Assembly(lambda: live.config, self._environ, budgets, host_caches)
-        self.engine = Engine(lambda: live.config.transfer, budgets, self._environ)
+        windows = Windows(lambda: live.config, clock)
+        self.engine = Engine(windows.transfer, budgets, self._environ)
 
         # Who is told
-        self.progress_files = ProgressFiles(agent, feed, clock, lambda: live.config.spool.progress_interval_s)
+        self.progress_files = ProgressFiles(
+            agent, config.spool.dir, feed, clock, lambda: live.config.spool.progress_interval_s
+        )
         self.step_log = StepLog(feed)
+        self.hooks = Hooks(
+            feed,
+            tickets,
+            clock,
+            lambda: live.config.hook,
+            Told(layout.hooks_file(config.spool.dir)),
+            self.progress_files.document,
+            HookCalls(self._environ, budgets).tell,
+        )
         self.agent_report = AgentReport(layout, config.spool.dir, live.file, clock.now())
         balancer = BalancerReports(jobs.values, agent.host, __version__, clock, self.sources.report)
 
@@ -128,6 +147,7 @@ class App:
         self.view = HubView(config.store.hub_cache, layout, inventory, modes)
         space = Space(config.store.dir, lambda: live.config.store.min_free_bytes)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)
+        planning = Slots(lambda: PLANS_AT_ONCE, clock.monotonic)
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
         self.proving = Proving(layout, inventory)
@@ -144,6 +164,8 @@ class App:
             inventory=inventory,
             view=self.view,
             space=space,
+            windows=windows,
+            planning=planning,
             slots=slots,
             waits=waits,
             clock=clock,
@@ -168,6 +190,7 @@ class App:
             published=self.losses.ready,
             catalog=lambda: catalog.catalog,
             policy=lambda: live.config.policy.allow,
+            read=Reader(config.spool.dir),
             settings=live.file,
         )
 
@@ -183,7 +206,8 @@ class App:
             lookout=lookout,
             board=self.board,
             losses=self.losses,
-            slots=slots,
+            slots=(planning, slots),
+            windows=windows,
             progress_files=self.progress_files,
             agent_report=self.agent_report,
             balancer=balancer,

@@ -6,6 +6,7 @@ Order for each key: `WANTD_SECTION__KEY`, the file, variables of other programs 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tomllib
@@ -20,6 +21,8 @@ from msgspec import Meta
 from agent.core.names import show
 from agent.core.quantities import read_bytes, read_seconds
 from agent.core.schema import build, nearest
+from agent.core.windows import Window
+from agent.core.windows import problem as window_problem
 from agent.errors import ConfigError
 
 # Ten years, as good as no limit: timers of the kernel and of libraries overflow not far above.
@@ -84,6 +87,7 @@ class Policy(Section, frozen=True):
     formats: list[str] = []
     code: Literal["warn", "require"] = "warn"
     unverified: Literal["refuse", "accept"] = "refuse"
+    urgent: bool = False
 
 
 class Transfer(Section, frozen=True):
@@ -91,6 +95,7 @@ class Transfer(Section, frozen=True):
     connections_per_host: Count = 16
     jobs: Count = 4
     max_rate: Bytes = 0
+    window: list[Window] = []
     stall_timeout_s: Seconds = 30.0
     retry_min_s: Seconds = 1.0
     retry_max_s: Seconds = 300.0
@@ -115,6 +120,21 @@ class Log(Section, frozen=True):
     level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
+class Hook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[hook]]`: who is told of a want's end, by a program (`exec`, its arguments, no shell) or a POST to `url`."""
+
+    on: Annotated[list[Literal["ready", "failed"]], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["ready", "failed"]
+    )
+    exec: list[str] = []
+    url: str = ""
+
+    @property
+    def name(self) -> str:
+        """For the log: without what a URL may keep secret."""
+        return show(self.exec[0] if self.exec else urlsplit(self.url).netloc.rpartition("@")[2])
+
+
 class Config(Section, frozen=True):
     """Everything that can be set. Paths are absolute, `~` is resolved, the endpoint has no trailing slash."""
 
@@ -130,6 +150,7 @@ class Config(Section, frozen=True):
     scheduler: Scheduler = Scheduler()
     http: Http = Http()
     log: Log = Log()
+    hook: list[Hook] = []
 
 
 # Keys that a running agent cannot change: it holds the locks of one spool and one store, whose view moves with it.
@@ -160,7 +181,9 @@ class Live:
         return refused
 
 
-SECTIONS: dict[str, type[Section]] = {field.name: field.type for field in msgspec.structs.fields(Config)}
+SECTIONS: dict[str, type[Section]] = {
+    field.name: field.type for field in msgspec.structs.fields(Config) if field.name != "hook"
+}
 PREFIX = "WANTD_"
 
 # Variables of other programs that count where a key is not set, the first one first.
@@ -194,7 +217,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     path = path or find_file(environ)
     tables = _read_toml(path, problems) if path else {}
     settings = _from_environment(environ, problems)
-    for name in sorted(tables.keys() - SECTIONS.keys()):
+    for name in sorted(tables.keys() - SECTIONS.keys() - {"hook"}):
         problems.append(f"{path}: unknown section [{name}]{nearest(name, list(SECTIONS))}")
     sections: dict[str, Any] = {}
     for name, kind in SECTIONS.items():
@@ -220,7 +243,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
                 overrides[key] = getattr(built, key)
         if from_file:
             sections[name] = msgspec.structs.replace(from_file, **overrides)
-    config = _normal(Config(**sections), problems)
+    config = _normal(Config(**sections, hook=_hooks(tables.get("hook", []), path, problems)), problems)
     if problems:
         raise ConfigError(problems)
     return config
@@ -291,6 +314,26 @@ def _read_toml(path: str, problems: list[str]) -> dict[str, Any]:
     return {}
 
 
+def _hooks(tables: Any, path: str | None, problems: list[str]) -> list[Hook]:
+    """Every `[[hook]]`."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        problems.append(f"{path}: hook: expected tables, each written [[hook]]")
+        return []
+    hooks = []
+    for number, table in enumerate(tables, 1):
+        where = f"{path}: [[hook]] number {number}"
+        hook, found = build(Hook, table, where, check=_check)
+        problems += found
+        if hook is None:
+            continue
+        if bool(hook.exec) == bool(hook.url):
+            problems.append(f"{where}: expected either 'exec' or 'url'")
+        elif hook.exec and not hook.exec[0].startswith("/"):
+            problems.append(f"{where}: exec: expected the absolute path of a program first, not {show(hook.exec[0])}")
+        hooks.append(hook)
+    return hooks
+
+
 def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, dict[str, str]]:
     """Section and key to the variable that sets it."""
     found: dict[str, dict[str, str]] = {}
@@ -311,6 +354,11 @@ def _plain(kind: type[Section], key: str, text: str) -> Any:
     wanted = types.get(key)
     if wanted in (list[str], str | list[str]) and ("," in text or wanted == list[str]):
         return [part.strip() for part in text.split(",") if part.strip()]
+    if wanted == list[Window]:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
     if wanted is bool:
         return {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
     return text
@@ -318,6 +366,13 @@ def _plain(kind: type[Section], key: str, text: str) -> Any:
 
 def _with_unit(hint: Any, value: Any) -> Any:
     """Text with a unit as the number that it is; what it is not stays text, which is no number for msgspec."""
+    if hint == list[Window] and isinstance(value, list):
+        return [
+            {**table, "max_rate": _with_unit(Bytes, table["max_rate"])}
+            if isinstance(table, dict) and "max_rate" in table
+            else table
+            for table in value
+        ]
     if not isinstance(value, str):
         return value
     if hint == Bytes:
@@ -346,6 +401,9 @@ def _check(key: str, value: Any) -> str | None:
         names = [value] if isinstance(value, str) else value
         if not all(name in ("auto", "none") or (name.startswith(("/", "~")) and "\0" not in name) for name in names):
             return 'expected "auto", "none" or a list of absolute directories, like ["auto", "/srv/hub"]'
+    if key == "window":
+        found = [wrong for window in value if (wrong := window_problem(window))]
+        return found[0] if found else None
     if key == "dir" and not value.strip():
         return "expected a directory"
     if key in ("dir", "path", "token_path", "hub_cache") and "\0" in value:

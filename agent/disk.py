@@ -105,12 +105,14 @@ def sync_directory(path: str, *, dir_fd: int | None = None) -> None:
         os.close(fd)
 
 
-def remove_stale_temp(folder: str, name: str, now: float) -> None:
-    """Remove the temporary file `name` if its writer is dead: if it is older than `STALE_S` at `now` (Unix time)."""
-    path = f"{folder}/{name}"
+def remove_stale_temp(path: str, now: float, *, dir_fd: int | None = None) -> None:
+    """Remove the temporary file if its writer is dead: if it is older than `STALE_S` at `now` (Unix time).
+
+    `path` is relative to the open directory `dir_fd` where one is given.
+    """
     with contextlib.suppress(OSError):
-        if now - os.lstat(path).st_mtime > STALE_S:
-            os.unlink(path)
+        if now - os.stat(path, dir_fd=dir_fd, follow_symlinks=False).st_mtime > STALE_S:
+            os.unlink(path, dir_fd=dir_fd)
 
 
 def remove_stale_temps(folder: str, now: float) -> None:
@@ -118,7 +120,7 @@ def remove_stale_temps(folder: str, now: float) -> None:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries]:
             if name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX):
-                remove_stale_temp(folder, name, now)
+                remove_stale_temp(f"{folder}/{name}", now)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from loguru import logger
@@ -19,10 +19,12 @@ from agent.core.retry import (
     STORE_CHECK_S,
     SWEEP_S,
     WATCH_CHECK_S,
+    WINDOW_CHECK_S,
 )
 from agent.jobs.board import Board
 from agent.jobs.losses import Losses
 from agent.jobs.slots import Slots
+from agent.jobs.windows import Windows
 from agent.reports.balancer import BalancerReports
 from agent.reports.progress_files import ProgressFiles
 from agent.reports.status import AgentReport
@@ -51,7 +53,8 @@ class Upkeep:
     lookout: Lookout
     board: Board
     losses: Losses
-    slots: Slots
+    slots: Sequence[Slots]
+    windows: Windows
     progress_files: ProgressFiles
     agent_report: AgentReport
     balancer: BalancerReports
@@ -68,6 +71,7 @@ class Upkeep:
         every("heartbeats of locks", lambda: live.config.locks.heartbeat_s, self.beat)
         every("resume what waits for disk space", lambda: DISK_CHECK_S, self.board.resume_for_room)
         every("remove old partials", lambda: SWEEP_S, self.sweep)
+        every("obey the windows", lambda: WINDOW_CHECK_S, self.obey_windows)
         every("check the catalog", lambda: CATALOG_CHECK_S, self.check_catalog)
         every("hand out new slots", lambda: SLOTS_CHECK_S, self.hand_out_slots)
         every("report to the load balancer", lambda: BALANCER_S, self.balancer.tell)
@@ -134,6 +138,11 @@ class Upkeep:
         await asyncio.to_thread(self.catalog.load)
         await self.intake.reresolve()
 
+    async def obey_windows(self) -> None:
+        """Stop or resume downloads where a window has begun or ended."""
+        await self.board.obey_windows(self.windows.holds)
+
     async def hand_out_slots(self) -> None:
-        """`transfer.jobs` may have grown."""
-        self.slots.hand_out()
+        """`transfer.jobs` may have grown, and priorities may have changed."""
+        for slots in self.slots:
+            slots.reconsider()

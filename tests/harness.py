@@ -74,6 +74,7 @@ class AgentProcess:
         )
         self.set(**settings)
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: list[str] = []  # of its command: who runs it
 
     def set(self, **settings: Any) -> None:
         """Settings for the next start; capitals are environment variables as they are."""
@@ -84,7 +85,7 @@ class AgentProcess:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.stop()
@@ -101,7 +102,11 @@ class AgentProcess:
         served = self.log().count(" serves ")
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "run"], env=self.environ, stdout=log, stderr=log, cwd=self.root
+                [*self.prefix, sys.executable, "-m", "agent", "run"],
+                env=self.environ,
+                stdout=log,
+                stderr=log,
+                cwd=self.root,
             )
         process = self.process
         wait_until(lambda: self.log().count(" serves ") > served or process.poll() is not None, "the agent serves")

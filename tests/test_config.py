@@ -160,8 +160,10 @@ def test_every_key_can_be_set_by_file_and_by_variable(section: str, key: str, de
     elif default in choices:
         text = next(choice for choice in choices if choice != default)
     else:
-        text = texts.get(key) or kinds[type(default)]
+        text = texts.get(key) or kinds.get(type(default), "")
     toml = '["bin"]' if key == "formats" else json.dumps(text) if isinstance(default, str) else text
+    if key == "window":
+        text, toml = '[{"from": "22:00", "max_rate": "5MB"}]', '[{from = "22:00", max_rate = "5MB"}]'
     by_file = load(write(f"[{section}]\n{key} = {toml}"), {})
     by_variable = load(write(""), {f"WANTD_{section}__{key}".upper(): text})
     assert by_file == by_variable != load(write(""), {})
@@ -323,6 +325,18 @@ def test_sizes_and_times_may_have_units(
         "[hub]\nendpoint = 'http://h:99999'",
         "[policy]\nallow = 'everything'",
         "[policy]\nallow = [1]",
+        "[transfer]\nwindow = 5",
+        "[[transfer.window]]\nfrom = '9:00'",
+        "[[transfer.window]]\nzone = 'Mars/Base'",
+        "[[transfer.window]]\nform = '09:00'",
+        "[[transfer.window]]\nmax_rate = '5 X'",
+        "[hook]\nexec = ['/bin/true']",
+        "[[hook]]",
+        "[[hook]]\nexec = ['true']",
+        "[[hook]]\nexec = ['/bin/true']\nurl = 'https://x.example'",
+        "[[hook]]\nurl = 'ftp://x.example'",
+        "[[hook]]\nexec = ['/bin/true']\non = ['redy']",
+        "[[hook]]\nexec = ['/bin/true']\non = []",
         "[policy]\nformats = 'bin'",
         "hub = 'x'",
         "dir = 'x'",

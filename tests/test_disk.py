@@ -238,8 +238,8 @@ def test_only_temporary_files_of_writers_long_dead_are_removed(tmp_path: Path) -
         os.utime(tmp_path / name, (now - age,) * 2)
     (tmp_path / f"{TEMP_PREFIX}stage-1a2b").mkdir()
     os.utime(tmp_path / f"{TEMP_PREFIX}stage-1a2b", (now - 9999,) * 2)
-    remove_stale_temp(str(tmp_path), temps["young"], now)
-    remove_stale_temp(str(tmp_path), "gone", now)
+    remove_stale_temp(f"{tmp_path}/{temps['young']}", now)
+    remove_stale_temp(f"{tmp_path}/gone", now)
     remove_stale_temps(str(tmp_path), now)
     remove_stale_temps(f"{tmp_path}/gone", now)
     kept = [temps["future"], temps["young"], f"{TEMP_PREFIX}stage-1a2b", "a.json"]

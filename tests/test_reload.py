@@ -23,12 +23,13 @@ from loguru import logger
 
 from agent.app import App
 from agent.cli.logs import lets_pass
-from agent.config import FIXED, Config, Live
+from agent.config import FIXED, Config, Hook, Live
 from agent.core.access import PlainHttp
 from agent.core.names import RepoId, StoreName
 from agent.core.progress import FileProgress
 from agent.core.remote import FetchRequest, Location, Query
 from agent.core.states import State
+from agent.core.windows import Window
 from agent.embedded_hub.repo import Repo
 from agent.embedded_hub.server import EmbeddedHub
 from agent.errors import Code, WantdError
@@ -42,6 +43,7 @@ from tests.harness import AgentProcess, wait_until
 KEYS = [
     f"{section.name}.{key.name}"
     for section in msgspec.structs.fields(Config)
+    if section.name != "hook"  # tables of their own, below
     for key in msgspec.structs.fields(section.type)
 ]
 REFUSED = [f"{section}.{key}" for section, key in FIXED]
@@ -646,6 +648,36 @@ async def _max_rate(agent: Agent) -> None:
     await storage.stop()
 
 
+@takes_effect("transfer.window")
+async def _window(agent: Agent) -> None:
+    await agent.start()
+    await agent.reload("transfer.window", [Window(max_rate=0)])
+    agent.drop("a")
+    await agent.waiting("window")
+    await agent.reload("transfer.window", [])
+    await eventually(lambda: agent.said()["state"] == "ready", "it is brought")
+
+
+@takes_effect("policy.urgent")
+async def _urgent(agent: Agent) -> None:
+    await agent.start(transfer__window=[Window(max_rate=0)])
+    agent.drop("a", '{"model": "org/name", "urgent": true}')
+    await agent.waiting("window")
+    await agent.reload("policy.urgent", True)
+    await eventually(lambda: agent.said()["state"] == "ready", "it is brought")
+
+
+async def test_a_hook_that_is_added_takes_effect(agent: Agent, tmp_path: Path) -> None:
+    await agent.start()
+    agent.drop("a")
+    await eventually(lambda: agent.said().get("state") == "ready", "it is brought")
+    out = tmp_path / "heard"
+    agent.new = msgspec.structs.replace(agent.live.config, hook=[Hook(exec=["/bin/sh", "-c", f"cat > {out}"])])
+    await agent.app.reload()
+    await eventually(lambda: out.exists() and out.read_text(), "the hook was run")
+    assert json.loads(out.read_text())["state"] == "ready"
+
+
 @takes_effect("transfer.stall_timeout_s")
 async def _stall_timeout(agent: Agent) -> None:
     storage = FakeStorage(2 * MIB, 0)
@@ -666,7 +698,7 @@ async def _jobs(agent: Agent) -> None:
     leave = asyncio.Event()
 
     async def enter(number: int) -> None:
-        async with agent.app.upkeep.slots.place(lambda: 5, lambda: None):
+        async with agent.app.upkeep.slots[1].place(lambda: 5, lambda: None):
             inside.append(number)
             await leave.wait()
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "show what is wanted, moving, ready and failed",
     "models": "list the models of the catalog",
     "allow": "allow models that are not in the catalog",
+    "freeze": "print a manifest that brings the same bytes to another host",
     "demo": "try everything on this machine, without a network",
     "check": "check configuration, catalog, spool, store, disk, Hub and proxy",
     "install-service": "install the systemd service: unit, users, directories, configuration",

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -46,6 +47,7 @@ def call(arguments: argparse.Namespace) -> int:
         set_up(lambda: live.config.log, environ)
         # A want's writer may come while the agent holds its read lease for an instant: the kernel then sends SIGIO.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
+        gc.freeze()  # what is there by now stays: it need not be gone through by each collection
         run(_serve(arguments, live, supervisor), turns_of(environ))
     except (ConfigError, WantdError) as error:
         supervisor.failed(f"not running: {error}")

@@ -127,7 +127,9 @@ class Catalog:
         self._places = frozenset(places)
         self._around = frozenset(place[:at] for place in places for at, sign in enumerate(place) if sign == "/")
         self.by_name = dict(self.entries)
+        self._by_repo: dict[str, list[Entry]] = {}
         for entry in self.entries.values():
+            self._by_repo.setdefault(entry.repo.lower(), []).append(entry)
             for alias in entry.aliases:
                 self.by_name.setdefault(alias.lower(), entry)
 
@@ -136,7 +138,7 @@ class Catalog:
         name = reference.model.lower()
         if entry := self.by_name.get(name):
             return entry
-        same = [entry for entry in self.entries.values() if entry.repo.lower() == name]
+        same = self._by_repo.get(name, [])
         return same[0] if len(same) == 1 else None
 
     def meets(self, place: StoreName) -> bool:
@@ -147,7 +149,7 @@ class Catalog:
     def near(self, name: str, count: int = 3) -> list[str]:
         """The known ids that look most like `name`."""
         folded = name.lower()
-        same = [entry.id.lower() for entry in self.entries.values() if entry.repo.lower() == folded]
+        same = [entry.id.lower() for entry in self._by_repo.get(folded, [])]
         inside = [known for known in self.by_name if folded in known or known in folded]
         close = difflib.get_close_matches(folded, self.by_name, n=count, cutoff=0.5)
         tail = difflib.get_close_matches(folded.rpartition("/")[2], self.by_name, n=count, cutoff=0.5)
@@ -170,11 +172,12 @@ def allowed(policy: str | list[str], reference: Reference, entry: Entry | None) 
 
 
 def resolve_reference(
-    catalog: Catalog, policy: str | list[str], text: str, settings: str = "config.toml"
+    catalog: Catalog, policy: str | list[str], text: str, settings: str = "config.toml", *, near: bool = True
 ) -> tuple[Reference, Entry | None]:
     """Read a reference and look it up, with no network at all. `settings` is the file that sets `policy.allow`.
 
-    Raises `want_invalid`, `forbidden_path`, and `model_not_supported` with the nearest ids in the hint.
+    Raises `want_invalid`, `forbidden_path`, and `model_not_supported`, where `near` asks for it with the nearest ids in
+    the hint, which costs some 10 us for each id of the catalog.
     """
     reference = parse_reference(text, catalog.by_name)
     entry = catalog.find(reference)
@@ -183,10 +186,11 @@ def resolve_reference(
     known = f"`wantd models` lists the {len(catalog.entries)} models of the catalog"
     missing = "is not in the catalog of supported models" if entry is None else "is in the catalog"
     refused = "" if policy == "catalog" else ", and policy.allow does not allow it"
+    meant = did_you_mean(catalog, reference.model) if near else ""
     raise WantdError(
         Code.MODEL_NOT_SUPPORTED,
         f"{show(reference.model)} {missing}{refused}",
-        f"{did_you_mean(catalog, reference.model)}{known}; {_how_to_allow(policy, reference.model, settings)}",
+        f"{meant}{known}; {_how_to_allow(policy, reference.model, settings)}",
         model=bare(text),
     )
 

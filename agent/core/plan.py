@@ -91,7 +91,11 @@ def query(target: Target, repo: RepoId, revision: str) -> Query:
     own = repo == selection.repo
     names = [selection.filename] if selection.filename and own else []
     names += [artifact.name for artifact in selection.artifacts if (artifact.repo or selection.repo) == repo]
-    bound = any(artifact.sha256 for artifact in selection.artifacts) or (own and selection.sha256 is not None)
+    bound = (
+        bool(selection.hashes)
+        or any(artifact.sha256 for artifact in selection.artifacts)
+        or (own and selection.sha256 is not None)
+    )
     return Query(repo, revision, target.id, tuple(names), selection.quant, bound)
 
 
@@ -262,21 +266,25 @@ def _bind_hashes(chosen: list[PlanFile], selection: Selection) -> list[PlanFile]
     A snapshot of all files is bound by what the catalog's artifacts are bound to as well.
     """
     hashes: dict[str, str] = {}
+    bound = dict(selection.hashes)
+    if missing := [name for name in bound if all(file.name != name for file in chosen)]:
+        raise not_found(f"the want binds {show(missing[0])} to a hash, and it is not among the chosen files")
     if selection.snapshot == "all":
         own = [one for one in selection.artifacts if _artifact_revision(selection, one) == selection.revision]
         hashes = {one.name: one.sha256 for one in own if one.sha256 and not one.repo}
     name = selection.filename or (chosen[0].name if len(chosen) == 1 else None)
     if selection.sha256 and name:
         hashes[name] = selection.sha256
-    return [_bound(file, hashes[file.name]) if file.name in hashes else file for file in chosen]
+    by_catalog = [_bound(file, hashes[file.name]) if file.name in hashes else file for file in chosen]
+    return [_bound(file, bound[file.name], "want") if file.name in bound else file for file in by_catalog]
 
 
-def _bound(file: PlanFile, sha256: str) -> PlanFile:
+def _bound(file: PlanFile, sha256: str, by: str = "catalog") -> PlanFile:
     if file.sha256 and file.sha256 != sha256:
         raise WantdError(
             Code.CHECKSUM_MISMATCH,
-            f"the catalog binds {show(file.name)} to SHA-256 {sha256}, the source announces {file.sha256}",
-            "the repository has changed, or the catalog is wrong: check the file, then correct its sha256",
+            f"the {by} binds {show(file.name)} to SHA-256 {sha256}, the source announces {file.sha256}",
+            f"the repository has changed, or the {by} is wrong: check the file, then correct its sha256",
             file=bare(file.name),
         )
     return replace(file, sha256=sha256)

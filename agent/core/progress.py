@@ -192,14 +192,42 @@ class WantInfo:
     labels: dict[str, str]
 
 
-def want_state(models: Sequence[ModelProgress], error: WantdError | None) -> State:
+@dataclass(frozen=True, slots=True)
+class ModelShown:
+    """One model as it is at one moment: its entry of `models`, and what the want as a whole is made of."""
+
+    entry: dict[str, Any]
+    state: State
+    fraction: float
+    bytes_done: int
+    bytes_total: int | None
+    rate: float
+    error: WantdError | None
+    waiting: Wait | None
+
+
+def show_model(name: str, model: ModelProgress) -> ModelShown:
+    """A model as it is now, in some microseconds, and one for each file. `name` is the reference that the want uses."""
+    return ModelShown(
+        model.to_json(name),
+        model.state,
+        model.fraction,
+        model.bytes_done,
+        model.bytes_total,
+        model.rate,
+        model.error,
+        model.waiting,
+    )
+
+
+def want_state(models: Sequence[ModelShown], error: WantdError | None) -> State:
     """The state that the want as a whole is in."""
     if error:
         return State.FAILED
     return combined(model.state for model in models) if models else State.QUEUED
 
 
-def want_fraction(models: Sequence[ModelProgress]) -> float:
+def want_fraction(models: Sequence[ModelShown]) -> float:
     """0 to 1 over all models: by bytes where every size is known, else each model counts the same."""
     if not models:
         return 0.0
@@ -213,7 +241,7 @@ def want_fraction(models: Sequence[ModelProgress]) -> float:
 
 def render(
     want: WantInfo,
-    named: Sequence[tuple[str, ModelProgress]],
+    models: Sequence[ModelShown],
     agent: AgentInfo,
     now: datetime,
     *,
@@ -223,10 +251,9 @@ def render(
 ) -> tuple[bytes, float]:
     """The whole progress file, and its `progress`, which is never under `least` (what was written before).
 
-    `named` are the want's models, each with the reference that the want uses. `error` and `waiting` are the want's
-    own: it cannot be read, it is not time yet.
+    `models` are the want's, in its order. `error` and `waiting` are the want's own: it cannot be read, it is not time
+    yet.
     """
-    models = [model for _, model in named]
     state = State.WAITING if waiting and not error else want_state(models, error)
     fraction = max(least, want_fraction(models))
     done = sum(model.bytes_done for model in models)
@@ -246,7 +273,7 @@ def render(
         "bytes_total": total,
         "rate_bytes_per_s": round(rate),
         "eta_s": eta,
-        "models": [model.to_json(name) for name, model in named],
+        "models": [model.entry for model in models],
         "waiting": to_json(holdup) if holdup and state is State.WAITING else None,
         "error": failed.to_json() if failed else None,
         "attempt": want.attempt,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.errors import WantdError
+from agent.errors import Code, WantdError
 
 _MAX_DOUBLINGS = 32  # 2**32 s is past every ceiling; keeps the power a small number
 
@@ -30,12 +30,19 @@ class Backoff:
 
         `random` is in [0, 1). None means give up: the error is final, or there were enough. What a
         server asked for (`error.retry_after_s`) is never undercut, and spread upwards by the jitter of the first
-        attempt, so that those it sent away do not come back in one moment.
+        attempt, so that those it sent away do not come back in one moment. Thousands may wait for a server that is
+        overloaded (503): it is asked less and less often all the same.
         """
         if not error.retryable or (self.attempts is not None and attempt >= self.attempts):
             return None
-        if error.retry_after_s is not None:
-            return max(error.retry_after_s, 0.0) + random * self.min_s
+        grown = self.pause(attempt, random)
+        if error.retry_after_s is None:
+            return grown
+        asked = max(error.retry_after_s, 0.0) + random * self.min_s
+        return asked if error.code is Code.RATE_LIMITED else max(asked, grown)
+
+    def pause(self, attempt: int, random: float) -> float:
+        """Seconds after failure number `attempt` of something that is tried without end."""
         ceiling = min(self.max_s, self.min_s * 2.0 ** min(max(attempt, 1), _MAX_DOUBLINGS))
         return self.min_s + random * max(ceiling - self.min_s, 0.0)
 
@@ -136,6 +143,11 @@ WATCH_CHECK_S = 2.0  # the thread behind the spool's watch may have died: one lo
 SLOTS_CHECK_S = 1.0  # a larger transfer.jobs takes effect
 BALANCER_S = 2.0  # a person who watches a dashboard sees it move
 BALANCER_AGAIN_S = 30.0  # the same is reported again after so long: the balancer may have been restarted
+WINDOW_CHECK_S = 1.0  # a window that begins or ends, or a clock that jumps, is noticed within a second
+HOOK_RUN_S = 60.0  # a hook that takes longer hangs; it should put long work elsewhere
+HOOK_RETRY_MIN_S = 2.0  # a service that is being restarted is back in seconds
+HOOK_RETRY_MAX_S = 900.0  # one that is down for hours is asked four times an hour
+HOOK_GIVE_UP_S = 86_400.0  # after a day nobody waits for the news any more
 SYSTEMD_S = 1.0  # `systemctl status` is read by people: once a second is often enough
 STOP_S = 3.5  # of the 5 s that stopping may take in all
 LEFT_S = 0.3  # for threads that are about to end when all else has; one that hangs is left

@@ -40,7 +40,7 @@ class Selection:
     """Which files of which repository. What the catalog fixes (`filename`, `artifacts`) comes before `quant`.
 
     `quant` is a quant of GGUF or a variant of safetensors, in upper case. `snapshot` is `load` for what a program
-    needs to load the model, or `all` for every file of the commit.
+    needs to load the model, or `all` for every file of the commit. `hashes` are what a want binds files to.
     """
 
     repo: RepoId
@@ -53,6 +53,7 @@ class Selection:
     exclude: tuple[str, ...] = ()
     format: str | None = None
     snapshot: str = "load"
+    hashes: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As the record keeps it, to see later whether the catalog still asks for the same.
@@ -62,6 +63,8 @@ class Selection:
         value: dict[str, Any] = orjson.loads(orjson.dumps(self))
         if self.snapshot == "load":
             del value["snapshot"]
+        if not self.hashes:
+            del value["hashes"]
         return value
 
     @property
@@ -95,14 +98,15 @@ class Target:
 
 
 def make_target(
-    catalog: Catalog, policy: str | list[str], wanted: WantedModel, *, settings: str = "config.toml"
+    catalog: Catalog, policy: str | list[str], wanted: WantedModel, *, settings: str = "config.toml", near: bool = True
 ) -> Target:
-    """What a want's model comes down to, with no network at all. `settings` is the file to name in hints.
+    """What a want's model comes down to, with no network at all. `settings` is the file to name in hints; `near` says
+    whether they are to name the nearest ids, which takes time.
 
     Raises `model_not_supported`, `want_invalid`, `forbidden_path`.
     """
     wanted = _without_url(wanted, catalog)
-    reference, entry = resolve_reference(catalog, policy, wanted.reference, settings)
+    reference, entry = resolve_reference(catalog, policy, wanted.reference, settings, near=near)
     reference = _with_revision(reference, wanted)
     for pattern in (*wanted.files, *wanted.exclude):
         safe_name(pattern)
@@ -126,6 +130,11 @@ def make_target(
         selection = with_files(selection, wanted.files, wanted.exclude)
         digest = hashlib.sha256(orjson.dumps([wanted.files, wanted.exclude])).hexdigest()
         name = StoreName(f"{name}--sel-{digest[:8]}")
+    if wanted.sha256:
+        for file, _ in wanted.sha256:
+            safe_name(file)
+        selection = replace(selection, hashes=wanted.sha256)
+        name = StoreName(f"{name}--sha-{hashlib.sha256(orjson.dumps(wanted.sha256)).hexdigest()[:8]}")
     if len(name.rpartition("/")[2]) > NAME_MAX_BYTES:
         raise WantdError(
             Code.FORBIDDEN_PATH,

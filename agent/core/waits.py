@@ -64,13 +64,19 @@ class NotBefore(Wait, frozen=True, tag="not_before"):
     until: datetime
 
 
-AnyWait = ForLock | ForSlot | ForRetry | ForRateLimit | ForDisk | NotBefore
+class ForWindow(Wait, frozen=True, tag="window"):
+    """A window of `[[transfer.window]]` pauses downloads until then; None where it never ends."""
+
+    until: datetime | None
+
+
+AnyWait = ForLock | ForSlot | ForRetry | ForRateLimit | ForDisk | NotBefore | ForWindow
 
 
 def to_json(wait: Wait) -> dict[str, Any]:
     """The `waiting` object of a progress file."""
     value: dict[str, Any] = msgspec.to_builtins(wait, builtin_types=(datetime,), enc_hook=_encode)
-    if "until" in value:
+    if value.get("until"):
         value["until"] = timestamp(value["until"])
     return value
 
@@ -98,6 +104,9 @@ def in_words(wait: Wait | None) -> str:
             return f"disk space: {size(need_bytes)} needed, {size(free_bytes)} free"
         case ForRateLimit(until):
             return f"the server's rate limit, until {timestamp(until)}"
+        case ForWindow(until):
+            end = f"it ends at {timestamp(until)}" if until else "it never ends"
+            return f"the end of a window that pauses downloads; {end}"
         case NotBefore(until):
             return f"its start time, {timestamp(until)}"
         case ForRetry(until, because):

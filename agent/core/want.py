@@ -34,6 +34,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 Text = Annotated[str, Meta(min_length=1, max_length=512)]
 Priority = Annotated[int, Meta(ge=0, le=9)]
 Patterns = Annotated[list[Text], Meta(max_length=200)]
+# Names of files to SHA-256 in hex; a repository of more files than that is bound by its weights alone.
+Hashes = Annotated[dict[Text, Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")]], Meta(max_length=20_000)]
 Labels = Annotated[
     dict[Annotated[str, Meta(max_length=100)], Annotated[str, Meta(max_length=500)]], Meta(max_length=50)
 ]
@@ -47,12 +49,14 @@ class _Item(msgspec.Struct, frozen=True):
     files: Patterns = []
     exclude: Patterns = []
     snapshot: Literal["load", "all"] = "load"
+    sha256: Hashes = {}
 
 
 class _Single(_Item, frozen=True):
     """A want for one model."""
 
     priority: Priority = DEFAULT_PRIORITY
+    urgent: bool = False
     not_before: datetime | None = None
     labels: Labels = {}
 
@@ -62,6 +66,7 @@ class _Manifest(msgspec.Struct, frozen=True):
 
     models: Annotated[list[Any], Meta(min_length=1, max_length=MAX_MODELS)]
     priority: Priority = DEFAULT_PRIORITY
+    urgent: bool = False
     not_before: datetime | None = None
     labels: Labels = {}
 
@@ -71,6 +76,7 @@ class WantedModel:
     """One model asked for: the reference's text, and what narrows it.
 
     `snapshot` is `load` for what a program needs to load the model, or `all` for every file of the commit.
+    `sha256` binds files, by their names, to hashes in lower-case hex.
     """
 
     reference: str
@@ -78,15 +84,20 @@ class WantedModel:
     files: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     snapshot: str = "load"
+    sha256: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A request. `priority` runs 0 (first) to 9 (last), `not_before` is an aware time or None."""
+    """A request. `priority` runs 0 (first) to 9 (last), `not_before` is an aware time or None.
+
+    An `urgent` want may pass a window that pauses downloads.
+    """
 
     models: tuple[WantedModel, ...]
     priority: int = DEFAULT_PRIORITY
     not_before: datetime | None = None
+    urgent: bool = False
     labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
 
 
@@ -141,10 +152,10 @@ def _parse_json(text: str) -> Want:
         value = {"models": value}
     if "models" not in value:
         single = _build(_Single, value, "want")
-        return Want((_wanted(single),), single.priority, _aware(single.not_before), single.labels)
+        return Want((_wanted(single),), single.priority, _aware(single.not_before), single.urgent, single.labels)
     manifest = _build(_Manifest, value, "want")
     models = tuple(_manifest_item(item, at) for at, item in enumerate(manifest.models))
-    return Want(models, manifest.priority, _aware(manifest.not_before), manifest.labels)
+    return Want(models, manifest.priority, _aware(manifest.not_before), manifest.urgent, manifest.labels)
 
 
 def _manifest_item(item: Any, at: int) -> WantedModel:
@@ -163,7 +174,8 @@ def _build(kind: type[T], value: dict[str, Any], where: str) -> T:
 
 
 def _wanted(item: _Item) -> WantedModel:
-    return WantedModel(item.model.strip(), item.revision, tuple(item.files), tuple(item.exclude), item.snapshot)
+    hashes = tuple(sorted((name, sha256.lower()) for name, sha256 in item.sha256.items()))
+    return WantedModel(item.model.strip(), item.revision, tuple(item.files), tuple(item.exclude), item.snapshot, hashes)
 
 
 def _aware(time: datetime | None) -> datetime | None:

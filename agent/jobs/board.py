@@ -12,9 +12,9 @@ from typing import Protocol
 from agent.clock import Clock
 from agent.config import Transfer
 from agent.core.retry import Backoff
-from agent.core.states import State
+from agent.core.states import FINAL, State
 from agent.core.target import Target
-from agent.core.waits import ForDisk, ForRateLimit, ForRetry, Wait
+from agent.core.waits import ForDisk, ForRateLimit, ForRetry, ForWindow, Wait
 from agent.errors import Code, WantdError
 from agent.jobs.run import NotNow, Run
 from agent.state.feed import Feed
@@ -179,6 +179,18 @@ class Board:
         for job, wait in sorted(waiting, key=lambda pair: pair[0].priority):
             if isinstance(wait, ForDisk) and job.progress.waiting is wait and wait.need_bytes <= free:
                 free -= wait.need_bytes
+                self._start(job)
+
+    async def obey_windows(self, holds: Callable[[Job], ForWindow | None]) -> None:
+        """In a window that pauses, downloads stop and keep their partials; when it has ended, they go on."""
+        for job, (_, task) in list(self._runs.items()):
+            if job.progress.state in (State.DOWNLOADING, State.WAITING) and (wait := holds(job)):
+                task.cancel()
+                await asyncio.wait([task])
+                if job.wanted_by and job not in self._runs and job.progress.state not in FINAL:
+                    job.wait(wait)
+        for job in list(self.jobs.values()):
+            if isinstance(job.progress.waiting, ForWindow) and job not in self._runs and not holds(job):
                 self._start(job)
 
     async def recover_lost(self) -> None:

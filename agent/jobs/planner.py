@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.config import Policy
@@ -12,7 +12,7 @@ from agent.core.names import show
 from agent.core.plan import Plan, PlanFile, Unread, make_plan, needed_listings, query
 from agent.core.ports import Source
 from agent.core.progress import FileProgress
-from agent.core.remote import Listing, RemoteFile
+from agent.core.remote import Listing, Query, RemoteFile
 from agent.core.selection.code import CodePolicy
 from agent.core.selection.tree import READ_MAX_BYTES, Contents
 from agent.core.target import Target
@@ -25,6 +25,14 @@ UNKNOWN = (Code.MODEL_NOT_FOUND, Code.UNAUTHORIZED)
 
 
 @dataclass(slots=True)
+class _Asking:
+    """A question that is under way, and how many wait for the answer."""
+
+    task: asyncio.Future[Listing]
+    waiting: int = 0
+
+
+@dataclass(slots=True)
 class Planner:
     """Makes plans under the policy in force. `meant` begins the hint for a name that no source has."""
 
@@ -32,6 +40,7 @@ class Planner:
     files: Files
     policy: Callable[[], Policy]
     meant: Callable[[str], str] = lambda name: ""
+    _asked: dict[Query, _Asking] = field(default_factory=dict)
 
     async def plan(self, run: Run, commit: str | None = None) -> Plan:
         """The files of the job's target, at one commit: that of its revision, or this one.
@@ -44,7 +53,7 @@ class Planner:
         listings: dict[Any, Listing] = {}
         for repo, revision in needed_listings(selection):
             try:
-                listings[repo, revision] = await self.source.listing(query(target, repo, revision))
+                listings[repo, revision] = await self._listing(query(target, repo, revision))
             except WantdError as error:
                 if error.code in UNKNOWN and not error.hint.startswith("did you mean"):  # one error may come twice
                     error.hint = self.meant(job.target.reference.model) + error.hint
@@ -55,6 +64,21 @@ class Planner:
             return replace(await self._plan_from(run, target, listings, main), target=job.target)
         except WantdError as error:
             raise _unsettled(error, listings.values()) from None
+
+    async def _listing(self, asked: Query) -> Listing:
+        """What the source lists; one answer for all who ask the same at the same time."""
+        asking = self._asked.get(asked)
+        if asking is None:
+            asking = self._asked[asked] = _Asking(asyncio.ensure_future(self.source.listing(asked)))
+        asking.waiting += 1
+        try:
+            return await asyncio.shield(asking.task)
+        finally:
+            asking.waiting -= 1
+            if asking.task.done() or not asking.waiting:
+                asking.task.cancel()
+                if self._asked.get(asked) is asking:
+                    del self._asked[asked]
 
     async def _plan_from(self, run: Run, target: Target, listings: dict[Any, Listing], main: Listing) -> Plan:
         """Choose the files, all of which can be verified unless `policy.unverified` accepts others."""

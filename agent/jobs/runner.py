@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.clock import Clock
 from agent.core.plan import Plan
+from agent.core.progress import FileProgress
 from agent.core.remote import Fetched
 from agent.core.selection import RULES
 from agent.core.waits import ForDisk, ForSlot
@@ -22,9 +23,11 @@ from agent.jobs.disk import finish_before_cancel
 from agent.jobs.files import Files, partial_key
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.planner import Planner
+from agent.jobs.plans import HeldPlans
 from agent.jobs.revisit import Revisit
 from agent.jobs.run import NotNow, Run
 from agent.jobs.slots import Slots
+from agent.jobs.windows import Windows
 from agent.state.job import Job
 from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
@@ -41,7 +44,8 @@ LOGGED_FILES = 20  # of a model, named in the line that says which source served
 class Runner:
     """Carries out runs. Everything it works with is handed in.
 
-    `endpoint` is the Hub's, for the manifest that llmlb reads; `agent` is what a record says of who published it.
+    `planning` has the places for those whose plan is being made, `slots` those for downloads. `endpoint` is the Hub's,
+    for the manifest that llmlb reads; `agent` is what a record says of who published it.
     """
 
     planner: Planner
@@ -51,12 +55,15 @@ class Runner:
     inventory: Inventory
     view: HubView
     space: Space
+    windows: Windows
+    planning: Slots
     slots: Slots
     waits: LockWaits
     clock: Clock
     modes: Modes
     endpoint: Callable[[], str]
     agent: str
+    plans: HeldPlans = field(default_factory=HeldPlans)
 
     async def run(self, run: Run) -> Published:
         """Have the model published. Raises WantdError, NotNow, CancelledError; the store is whole after each."""
@@ -65,19 +72,41 @@ class Runner:
         await asyncio.to_thread(self.layout.create)  # somebody may have removed it
         if proved := await self.files.proving.model(job):
             return proved
-        old = await asyncio.to_thread(self.layout.published, job.target)
-        if old and self.revisit.due(old, job.target):
-            plan = await self.revisit.plan(run, old)
-            if plan is None:
-                return old
-        else:
-            old, plan = None, await self.planner.plan(run)
-        async with self._model_lock(run):
-            # The last holder of the lock may have finished it.
-            found = await asyncio.to_thread(self.layout.published, job.target)
-            if found and (old is None or found.record != old.record):
-                return found
-            return await self._carry_out(run, plan)
+        first = await self._plan(run)
+        if isinstance(first, Published):
+            return first
+        if wait := self.windows.holds(job):
+            raise NotNow(wait)
+        old: Published | None = first[0]
+        kept: Plan | None = first[1]
+        files = len(first[1].files)
+        del first
+        with contextlib.ExitStack() as waiting:
+            if not waiting.enter_context(self.plans.held(files)):
+                kept = None  # made again when there is a slot
+            async with self._model_lock(run):
+                waiting.close()
+                # The last holder of the lock may have finished it.
+                found = await asyncio.to_thread(self.layout.published, job.target)
+                if found and (old is None or found.record != old.record):
+                    return found
+                if kept is not None:
+                    return await self._carry_out(run, kept)
+                again = await self._plan(run)
+                return again if isinstance(again, Published) else await self._carry_out(run, again[1])
+
+    async def _plan(self, run: Run) -> Published | tuple[Published | None, Plan]:
+        """The plan, when it is the job's turn, and what is there of the model until it is carried out.
+
+        The model itself where it is there, and all that there should be.
+        """
+        job = run.job
+        async with self.planning.place(lambda: job.priority, path=job.first_want):
+            old = await asyncio.to_thread(self.layout.published, job.target)
+            if old and self.revisit.due(old, job.target):
+                plan = await self.revisit.plan(run, old)
+                return old if plan is None else (old, plan)
+            return None, await self.planner.plan(run)
 
     @contextlib.asynccontextmanager
     async def _model_lock(self, run: Run) -> AsyncIterator[None]:
@@ -85,7 +114,7 @@ class Runner:
         job = run.job
         path = self.layout.model_lock(job.target.name)
         while True:
-            async with self.slots.place(lambda: job.priority, lambda: job.wait(ForSlot())):
+            async with self.slots.place(lambda: job.priority, lambda: job.wait(ForSlot()), job.first_want):
                 if lock := await self.waits.acquire(path, run.disk):
                     run.lock = lock
                     try:
@@ -98,18 +127,19 @@ class Runner:
 
     async def _carry_out(self, run: Run, plan: Plan) -> Published:
         job = run.job
-        job.planned(plan)
-        await asyncio.to_thread(self.inventory.refresh)
+        job.planned(plan, await asyncio.to_thread(shown, plan))
+        need = await asyncio.to_thread(self._need, plan)
         stage = Stage(self.layout, plan, self.modes)
-        with self._reserved(job, plan):
+        with self._reserved(job, need):
             job.download()
             await asyncio.to_thread(stage.begin)
             run.stage = stage
             try:
                 fetched = await self._all_files(run, plan)
                 job.verify()
-                _log_sources(job, plan, fetched)
-                record = self._record(plan, fetched)
+                for line in await asyncio.to_thread(_sources, job, plan, fetched):
+                    job.log.info("{}", line)
+                record = await asyncio.to_thread(self._record, plan, fetched)
                 published = await finish_before_cancel(asyncio.to_thread(stage.publish, record, self.endpoint()))
             except BaseException:
                 run.stage = None
@@ -121,19 +151,24 @@ class Runner:
         return published
 
     @contextlib.contextmanager
-    def _reserved(self, job: Job, plan: Plan) -> Iterator[None]:
-        """The room for what is not there yet, for the block. Raises NotNow when it has to wait for room."""
-        need = 0
-        for file in plan.files:
-            key, size = partial_key(file), file.size or 0
-            if not (file.sha256 and (self.inventory.find(file.sha256) or self.inventory.doubtful(file.sha256))):
-                need += max(size - _allocated(self.layout.part(key)), 0)
+    def _reserved(self, job: Job, need: int) -> Iterator[None]:
+        """So many bytes of room for the block. Raises NotNow when it has to wait for them."""
         if shortage := self.space.reserve(job, need):
             raise NotNow(ForDisk(shortage.need_bytes, shortage.free_bytes))
         try:
             yield
         finally:
             self.space.release(job)
+
+    def _need(self, plan: Plan) -> int:
+        """Bytes of room for what is not there yet. Touches the disk."""
+        self.inventory.refresh()
+        need = 0
+        for file in plan.files:
+            key, size = partial_key(file), file.size or 0
+            if not (file.sha256 and (self.inventory.find(file.sha256) or self.inventory.doubtful(file.sha256))):
+                need += max(size - _allocated(self.layout.part(key)), 0)
+        return need
 
     async def _all_files(self, run: Run, plan: Plan) -> list[Fetched]:
         results: list[Fetched | None] = [None] * len(plan.files)
@@ -194,14 +229,21 @@ class Runner:
             forget(key, self.layout, self.waits.locks)
 
 
-def _log_sources(job: Job, plan: Plan, fetched: list[Fetched]) -> None:
-    """One line: which source served which file."""
+def shown(plan: Plan) -> list[FileProgress]:
+    """The files as a progress file shows them."""
+    return [FileProgress(file.name, file.size, file.sha256) for file in plan.files]
+
+
+def _sources(job: Job, plan: Plan, fetched: list[Fetched]) -> list[str]:
+    """Which source served which files, in a line for each source."""
     served: dict[str, list[str]] = {}
     for file, result in zip(plan.files, fetched, strict=True):
         served.setdefault(result.source, []).append(ascii(file.name))
+    lines = []
     for source, names in served.items():
         more = f" and {len(names) - LOGGED_FILES} more" if len(names) > LOGGED_FILES else ""
-        job.log.info("{}: {} served {}{}", job.target.model, source, ", ".join(names[:LOGGED_FILES]), more)
+        lines.append(f"{job.target.model}: {source} served {', '.join(names[:LOGGED_FILES])}{more}")
+    return lines
 
 
 def _allocated(path: str) -> int:

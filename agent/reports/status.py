@@ -24,13 +24,14 @@ from agent import __version__
 from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
 from agent.core.words import timestamp
 from agent.disk import atomic_write
-from agent.spool.files import progress_path
-from agent.spool.scan import list_wants
+from agent.spool.files import list_wants, read_any_progress
+from agent.spool.folders import Folders
 from agent.store.layout import Layout, read_record
 from agent.store.lock_table import flock_holder
 from agent.store.locks import process_start
 
 UNANSWERED_MOST = 100  # wants without a progress file that the agent's file names
+PROGRESS_MAX_BYTES = 32 * 1024 * 1024  # of a progress file: one of 10,000 models has some 10 MB
 HEAD_BYTES = 512  # of a progress file: its state is among the first lines
 LISTED_MOST = 50  # wants of each state, unless everything is asked for: a screen, and no more files read whole
 ANSWER_S = 5.0  # a want without a progress file for this long has a reason that people want to know
@@ -157,14 +158,15 @@ def collect(spool: str, store: str, now: float, *, everything: bool = True) -> S
     agent = agent_of(spool, layout)
     counts: Counter[str] = Counter()
     wants = []
-    for path in sorted(list_wants(spool)):
-        state = None if everything else _state(path)
-        if state == "ready" or (state and counts[state] >= LISTED_MOST):
-            counts[state] += 1
-            continue
-        want = _want(path, agent, now)
-        counts[str(want["state"])] += 1
-        wants.append(want)
+    with Folders(spool) as folders:
+        for path in sorted(list_wants(spool)):
+            state = None if everything else _state(folders, path)
+            if state == "ready" or (state and counts[state] >= LISTED_MOST):
+                counts[state] += 1
+                continue
+            want = _want(folders, path, agent, now)
+            counts[str(want["state"])] += 1
+            wants.append(want)
     models = sorted(_models(layout), key=lambda model: str(model["model"]))
     return Status(agent, spool, store, dict(sorted(counts.items())), wants, models)
 
@@ -182,26 +184,18 @@ def _models(layout: Layout) -> Iterator[dict[str, Any]]:
             }
 
 
-def _state(path: str) -> str | None:
+def _state(folders: Folders, path: str) -> str | None:
     """From the first lines of its progress file; None where they do not tell."""
     try:
-        fd = os.open(progress_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        found = _STATE.match(read_any_progress(folders, path, HEAD_BYTES))
     except OSError:
         return None
-    try:
-        found = _STATE.match(os.read(fd, HEAD_BYTES))
-    except OSError:
-        return None
-    else:
-        return found[1].decode() if found else None
-    finally:
-        os.close(fd)
+    return found[1].decode() if found else None
 
 
-def _want(path: str, agent: AgentState, now: float) -> dict[str, Any]:
+def _want(folders: Folders, path: str, agent: AgentState, now: float) -> dict[str, Any]:
     try:
-        with open(progress_path(path), "rb") as file:
-            progress = orjson.loads(file.read())
+        progress = orjson.loads(read_any_progress(folders, path, PROGRESS_MAX_BYTES))
         if isinstance(progress, dict):
             return {**progress, "path": _shown(path)}
         why = "its progress file is not one of wantd's"

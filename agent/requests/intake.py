@@ -7,22 +7,26 @@ delays another's request for long.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from loguru import logger
 
 from agent.clock import Clock
 from agent.core.catalog import Catalog
+from agent.core.limits import SLICE_MODELS
 from agent.core.states import State
-from agent.core.target import Target, make_target
+from agent.core.target import Target
 from agent.core.waits import NotBefore
 from agent.core.want import Want, WantedModel
 from agent.errors import WantdError
 from agent.jobs.board import Board
+from agent.requests.bulk import Bulk
 from agent.requests.lookout import Look
-from agent.requests.read import Seen, read
+from agent.requests.read import Seen
+from agent.requests.resolve import Resolver
 from agent.state.feed import Feed
 from agent.state.job import Job
 from agent.state.ticket import Part, Ticket
@@ -30,7 +34,6 @@ from agent.store.layout import Published
 
 # A model seen in the store this lately is not looked for again: 10,000 wants for one model are one look a second.
 STORE_LOOK_S = 1.0
-RERESOLVED_AT_ONCE = 200  # wants looked up again in one hop to a thread
 APPOINTMENT_MAX_S = 30 * 86400.0  # farther not_before times are looked at again after a month
 
 
@@ -49,6 +52,10 @@ class Outlook(Protocol):
         """The want was read, or is gone."""
         ...
 
+    def put_back(self, paths: list[tuple[str, bool]]) -> None:
+        """These were not read yet: give them again when their turn comes."""
+        ...
+
     def close(self) -> None:
         """Stop looking."""
         ...
@@ -58,7 +65,8 @@ class Intake:
     """Serves one spool: keeps `tickets` and, through the board, the jobs true to the wants that are there.
 
     `catalog` and `policy` (`policy.allow`) give what is in force now; `published` says what the store has of a target,
-    and touches the disk, as `read` does. `settings` is the file that `policy.allow` is set in, for hints.
+    and touches the disk, as `read` does, which may read only the first of what it is given. `settings` is the file that
+    `policy.allow` is set in, for hints.
     """
 
     def __init__(
@@ -71,7 +79,7 @@ class Intake:
         published: Callable[[Target], Published | None],
         catalog: Callable[[], Catalog],
         policy: Callable[[], str | list[str]],
-        read: Callable[[str, bool], Seen] = read,
+        read: Callable[[list[tuple[str, bool]]], list[Seen]],
         settings: str = "config.toml",
     ) -> None:
         self.tickets = tickets
@@ -85,6 +93,7 @@ class Intake:
         self._read = read
         self._settings = settings
         self._resolved_with = catalog(), policy()
+        self.bulk = Bulk()  # to be served beside the intake
         self._looked: dict[Target, tuple[float, Published]] = {}
 
     async def serve(self) -> None:
@@ -103,7 +112,8 @@ class Intake:
 
     async def take_in(self, paths: list[tuple[str, bool]]) -> None:
         """Read these paths (True: the writer was seen to close it) and act on what they hold now."""
-        seen = await asyncio.to_thread(lambda: [self._read(path, closed) for path, closed in paths])
+        seen = await asyncio.to_thread(self._read, paths)
+        self._lookout.put_back(paths[len(seen) :])
         now = self._clock.now()  # one object for all of them
         begun: list[Ticket] = []
         for look in seen:
@@ -123,16 +133,35 @@ class Intake:
         if before[0] is now[0] and before[1] == now[1]:
             return
         self._resolved_with = now
-        tickets = list(self.tickets.values())
-        for at in range(0, len(tickets), RERESOLVED_AT_ONCE):
-            some = tickets[at : at + RERESOLVED_AT_ONCE]
-            wants = [(ticket, ticket.want) for ticket in some if ticket.want and not ticket.waiting]
-            resolved = await asyncio.to_thread(self._resolve_all, [want for _, want in wants])
-            for (ticket, want), targets in zip(wants, resolved, strict=True):
-                had = [job.target for job in _jobs(ticket)]
-                differs = had != [target for target in targets if isinstance(target, Target)]
-                if differs and ticket.want == want and not ticket.gone:
+        tickets = [ticket for ticket in self.tickets.values() if ticket.want and not ticket.waiting]
+        for at in range(0, len(tickets), SLICE_MODELS):
+            few = []
+            for ticket in tickets[at : at + SLICE_MODELS]:
+                want = ticket.want
+                if want and self._is_bulk(ticket, want):
+                    self.bulk.put(ticket.path, partial(self._reresolve_bulk, ticket, want))
+                elif want:
+                    few.append((ticket, want))
+            resolved = await asyncio.to_thread(self._resolver().resolve_all, [want.models for _, want in few])
+            for (ticket, want), targets in zip(few, resolved, strict=True):
+                if _differs(ticket.parts, targets) and ticket.want == want and not ticket.gone:
                     await self._begin(ticket)
+
+    async def _reresolve_bulk(self, ticket: Ticket, want: Want) -> None:
+        """The same for one want of many models."""
+        resolver, parts = self._resolver(), ticket.parts
+        for at in range(0, len(parts), SLICE_MODELS):
+            some = slice(at, at + SLICE_MODELS)
+            targets = await asyncio.to_thread(resolver.resolve, want.models[some])
+            if not self._is_current(ticket, want):
+                return
+            if _differs(parts[some], targets):
+                ticket.parts = ()
+                ticket.resume()
+                self._feed.changed(ticket)
+                await self._release_bulk(ticket, [part for part in parts if isinstance(part, Job)])
+                await self._begin_bulk(ticket, want)
+                return
 
     def _note(self, look: Seen, now: datetime) -> Ticket | None:
         """Note what was read; the ticket if it has to be begun."""
@@ -160,38 +189,79 @@ class Intake:
         """A want was written again with the same content. True when all of it has to be begun again."""
         if ticket.want is None:
             return False  # the same bytes are wrong in the same way
-        if ticket.state is not State.FAILED:
-            for job in _jobs(ticket):
-                self._board.retry_now(job)
-            return False
-        jobs = _jobs(ticket)
-        self._release(ticket)
-        ticket.retry(now)
+        failed, jobs = ticket.state is State.FAILED, _jobs(ticket)
+        if failed:
+            self._release(ticket)
+            ticket.retry(now)
+        if self._is_bulk(ticket, ticket.want):
+            self.bulk.put(ticket.path, partial(self._retry_bulk, jobs))
+        else:
+            self._retry(jobs)
+        return failed
+
+    def _retry(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             if job.wanted_by:  # by others too, who keep a job that has failed
                 self._board.retry_now(job)
-        return True
+
+    async def _retry_bulk(self, jobs: Sequence[Job]) -> None:
+        for at in range(0, len(jobs), SLICE_MODELS):
+            self._retry(jobs[at : at + SLICE_MODELS])
+            await asyncio.sleep(0)
 
     async def _begin_all(self, tickets: list[Ticket]) -> None:
-        due = [(ticket, ticket.want) for ticket in tickets if ticket.want and not self._not_yet(ticket)]
+        due: list[tuple[Ticket, Want]] = []
+        for ticket in tickets:
+            want = ticket.want
+            if want is None or self._not_yet(ticket):
+                continue
+            if self._is_bulk(ticket, want):
+                self.bulk.put(ticket.path, partial(self._begin_bulk, ticket, want))
+                self._feed.changed(ticket)
+            else:
+                due.append((ticket, want))
         if not due:
             return
-        # In a thread: near misses for a manifest of 10,000 unknown names take a second.
-        resolved, published = await asyncio.to_thread(self._look_up, [want for _, want in due], self._clock.monotonic())
+        wants = [want.models for _, want in due]
+        resolved, published = await asyncio.to_thread(self._look_up, self._resolver(), wants, self._clock.monotonic())
         now = self._clock.now()  # one object for all of them
         for (ticket, want), targets in zip(due, resolved, strict=True):
             if self.tickets.get(ticket.path) is not ticket or ticket.want != want:
                 continue  # removed, or rewritten, in the meantime
             ticket.started_at = now
-            parts: list[Part] = []
-            for target in targets:
-                if isinstance(target, Target):
-                    parts.append(self._board.subscribe(ticket, target, want.priority, published[target]))
-                else:
-                    parts.append(target)
-            ticket.parts = parts
+            ticket.parts = self._subscribe(ticket, want, targets, published)
             _log_refused(ticket)
             self._feed.changed(ticket)
+
+    async def _begin_bulk(self, ticket: Ticket, want: Want) -> None:
+        """The same for one want of many models, slice by slice."""
+        parts: list[Part] = []
+        resolver, now = self._resolver(), self._clock.now()
+        for at in range(0, len(want.models), SLICE_MODELS):
+            models = want.models[at : at + SLICE_MODELS]
+            [targets], published = await asyncio.to_thread(self._look_up, resolver, [models], self._clock.monotonic())
+            if not self._is_current(ticket, want):
+                await self._release_bulk(ticket, [part for part in parts if isinstance(part, Job)])
+                return
+            parts += self._subscribe(ticket, want, targets, published)
+        ticket.started_at = now
+        ticket.parts = parts
+        _log_refused(ticket)
+        self._feed.changed(ticket)
+
+    def _subscribe(
+        self,
+        ticket: Ticket,
+        want: Want,
+        targets: Iterable[Target | WantdError],
+        published: Mapping[Target, Published | None],
+    ) -> list[Part]:
+        return [
+            self._board.subscribe(ticket, target, want.priority, published[target])
+            if isinstance(target, Target)
+            else target
+            for target in targets
+        ]
 
     async def _begin(self, ticket: Ticket) -> None:
         self._release(ticket)
@@ -199,16 +269,16 @@ class Intake:
         ticket.resume()
         await self._begin_all([ticket])
 
-    def _resolve_all(self, wants: list[Want]) -> list[list[Target | WantdError]]:
-        return [[self._target(model) for model in want.models] for want in wants]
+    def _is_bulk(self, ticket: Ticket, want: Want) -> bool:
+        """Whether work for the want is done in slices; also what comes after such work for it."""
+        return len(want.models) > SLICE_MODELS or ticket.path in self.bulk
 
-    def _target(self, model: WantedModel) -> Target | WantdError:
-        try:
-            return make_target(self._catalog(), self._policy(), model, settings=self._settings)
-        except WantdError as error:
-            if error.model == model.reference:
-                error.model = model.reference  # one string, not two
-            return error.with_traceback(None)  # which would keep the frames, and all that is in them
+    def _is_current(self, ticket: Ticket, want: Want) -> bool:
+        """Whether the ticket is still there, for this content."""
+        return self.tickets.get(ticket.path) is ticket and ticket.want == want and not ticket.waiting
+
+    def _resolver(self) -> Resolver:
+        return Resolver(self._catalog(), self._policy(), self._settings)
 
     def _not_yet(self, ticket: Ticket) -> bool:
         """Whether the want asks for a later time; then it is begun by appointment."""
@@ -227,10 +297,10 @@ class Intake:
         return True
 
     def _look_up(
-        self, wants: list[Want], now: float
+        self, resolver: Resolver, wants: list[tuple[WantedModel, ...]], now: float
     ) -> tuple[list[list[Target | WantdError]], dict[Target, Published | None]]:
-        """What each want's models come down to, and what the store has of them. `now` is monotonic."""
-        resolved = self._resolve_all(wants)
+        """What the models of each want come down to, and what the store has of them. `now` is monotonic."""
+        resolved = resolver.resolve_all(wants)
         wanted = {target for targets in resolved for target in targets if isinstance(target, Target)}
         return resolved, self._in_store(wanted, now)
 
@@ -244,8 +314,17 @@ class Intake:
         return {**known, **found}
 
     def _release(self, ticket: Ticket) -> None:
-        self._board.unsubscribe(ticket, _jobs(ticket))
+        jobs = _jobs(ticket)
         self._clock.forget(f"begin {ticket.path}")
+        if len(jobs) > SLICE_MODELS or ticket.path in self.bulk:
+            self.bulk.put(ticket.path, partial(self._release_bulk, ticket, jobs))
+        else:
+            self._board.unsubscribe(ticket, jobs)
+
+    async def _release_bulk(self, ticket: Ticket, jobs: Sequence[Job]) -> None:
+        for at in range(0, len(jobs), SLICE_MODELS):
+            self._board.unsubscribe(ticket, jobs[at : at + SLICE_MODELS])
+            await asyncio.sleep(0)
 
     def _drop(self, path: str) -> None:
         """The want is gone: nothing is done for it any more, and its progress file goes too."""
@@ -263,6 +342,12 @@ def _log_refused(ticket: Ticket) -> None:
         logger.bind(want=ticket.path, code=first.code.value, model=first.model).warning(
             "{}: {} ({}){}", ascii(ticket.path), first.message, first.code, more
         )
+
+
+def _differs(parts: Sequence[Part], targets: Sequence[Target | WantdError]) -> bool:
+    """Whether models now come down to something else."""
+    had = [part.target for part in parts if isinstance(part, Job)]
+    return had != [target for target in targets if isinstance(target, Target)]
 
 
 def _jobs(ticket: Ticket) -> list[Job]:

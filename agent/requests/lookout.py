@@ -139,6 +139,11 @@ class Lookout:
         """The want was read, or is gone."""
         self._later.pop(path, None)
 
+    def put_back(self, paths: list[tuple[str, bool]]) -> None:
+        """These were taken and not read: they wait for their turn again."""
+        for path, closed in paths:
+            self._put(path, closed)
+
     async def rescan(self) -> None:
         """By the clock: look at the directories, and at some of the wants."""
         self._due.by_clock = True

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from agent.core.limits import BATCH_MODELS
 from agent.core.want import WANT_SUFFIX, Want, parse_want
 from agent.errors import Code, WantdError
-from agent.spool.files import Stamp, StillWrittenError, read_want
+from agent.spool.files import Stamp, StillWrittenError, read_want, stamp_of
+from agent.spool.folders import Folders
 
 SAME_MAX_BYTES = 1024  # longer contents are parsed each time
 SAME_MOST = 1000  # contents remembered: 1 MB
@@ -27,12 +30,35 @@ class Seen:
     still: bool = False
 
 
-def read(path: str, closed: bool) -> Seen:
-    """Read the want; `closed` says that its writer was seen to close it. Blocks on the disk."""
+class Reader:
+    """Reads wants of one spool. Blocks on the disk: for a worker thread."""
+
+    def __init__(self, spool: str) -> None:
+        self._spool = spool
+
+    def __call__(self, paths: Sequence[tuple[str, bool]]) -> list[Seen]:
+        """A look at each path (True: the writer was seen to close it), in their order.
+
+        Fewer than were asked for where those name `BATCH_MODELS` models: the others are to be asked for again.
+        """
+        seen: list[Seen] = []
+        models = 0
+        with Folders(self._spool) as folders:
+            for path, closed in paths:
+                if models >= BATCH_MODELS:
+                    break
+                look = _read(folders, path, closed)
+                models += len(look.want.models) if look.want else 1
+                seen.append(look)
+        return seen
+
+
+def _read(folders: Folders, path: str, closed: bool) -> Seen:
+    """Read the want; `closed` says that its writer was seen to close it."""
     seen = Seen(path)
     try:
-        seen.stamp = Stamp.of(os.lstat(path))
-        data, seen.stamp = read_want(path, closed=closed)
+        seen.stamp = stamp_of(folders, path)
+        data, seen.stamp = read_want(folders, path, closed=closed)
         seen.digest = hashlib.blake2b(data, digest_size=16).digest()
         seen.want = _parse(path, data)
     except StillWrittenError:

@@ -6,8 +6,11 @@ The routes (https://huggingface.co/docs/hub/api) are `/api/models/{repo}/revisio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 from urllib.parse import quote
 
 from cachetools import LRUCache
@@ -22,6 +25,9 @@ from agent.net.redirect import host_key, origin, same_origin
 from agent.sources import hub_parse as parse
 from agent.sources.hub_errors import Asked, disabled, elsewhere, refusal
 
+T = TypeVar("T")
+
+LONG_BODY = 64 * 1024  # bytes: less is read in 5 ms on the event loop
 MAX_PAGES = 200  # of the tree API, at about 1,000 entries each
 MAX_REMEMBERED = parse.MAX_FILES  # files of the latest listings, some 40 MB: the largest one fits
 
@@ -52,6 +58,7 @@ class HubSource:
         # The Hub redirects small files too, some mirrors and older Hubs do not. True once one was served without a
         # redirect: then no file of that kind costs a request before its bytes are asked for.
         self._plain_is_direct = False
+        self._reading = asyncio.Lock()
         self.recognised = False  # whether there was a response that only a Hub or its mirror gives
 
     def __repr__(self) -> str:
@@ -63,20 +70,36 @@ class HubSource:
         asked = self._asked(repo, revision)
         with _about(asked):
             url = f"{self._endpoint}/api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true"
-            model = self._good(await self._http.get(url, self._auth()), asked).json()
-            if not isinstance(model, dict):
-                raise parse.unexpected("the model is not an object")
-            if model.get("disabled") is True:
-                raise disabled(asked)
-            commit = parse.commit_of(model.get("sha"))
-            self.recognised = True
-            if parse.is_commit(revision) and commit != revision:
-                raise parse.unexpected(f"asked for commit {revision}, got commit {commit}")
-            files = parse.files_of(model.get("siblings"))
+            response = self._good(await self._http.get(url, self._auth()), asked)
+            commit, files = await self._beside(response, lambda: self._read_listing(response, asked))
             if files is None:
                 files = await self._tree(asked, commit)
-            self._listed[repo.lower(), commit] = {file.name: file for file in files}
+            self._listed[repo.lower(), commit] = await self._beside(
+                response, lambda: {file.name: file for file in files}
+            )
             return Listing(self.name, repo, commit, files)
+
+    async def _beside(self, response: Response, work: Callable[[], T]) -> T:
+        """What `work` makes of a response. A long one takes a second: in a thread, and one at a time, since what
+        is read of 16 MiB takes ten times as much memory for that while.
+        """
+        if len(response.body) < LONG_BODY:
+            return work()
+        async with self._reading:
+            return await asyncio.to_thread(work)
+
+    def _read_listing(self, response: Response, asked: Asked) -> tuple[str, tuple[RemoteFile, ...] | None]:
+        """Commit and files of a model's own document; None where the files are not among it."""
+        model, revision = response.json(), asked.revision
+        if not isinstance(model, dict):
+            raise parse.unexpected("the model is not an object")
+        if model.get("disabled") is True:
+            raise disabled(asked)
+        commit = parse.commit_of(model.get("sha"))
+        self.recognised = True
+        if parse.is_commit(revision) and commit != revision:
+            raise parse.unexpected(f"asked for commit {revision}, got commit {commit}")
+        return commit, parse.files_of(model.get("siblings"))
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """Where to read the file's bytes now. See `core.ports.Source`.
@@ -106,7 +129,7 @@ class HubSource:
         for _ in range(MAX_PAGES):
             url = f"{self._endpoint}/api/models/{asked.repo}/tree/{commit}?{page}"
             response = self._good(await self._http.get(url, self._auth()), asked)
-            files += parse.tree_files(response.json())
+            files += await self._beside(response, partial(_tree_files, response))
             previous, page = page, parse.next_query(response.headers.get("Link", ""))
             if page is None:
                 return parse.checked(files)
@@ -183,6 +206,10 @@ class HubSource:
                 "check HF_TOKEN or the token file: one line, letters and digits, like hf_…",
             )
         return f"Bearer {self._token}" if self._token else None
+
+
+def _tree_files(response: Response) -> list[RemoteFile]:
+    return parse.tree_files(response.json())
 
 
 def _weight(listed: dict[str, RemoteFile]) -> int:

@@ -1,7 +1,8 @@
 """Reading wants and writing progress files, in a directory where anybody may have put anything.
 
 A want is opened without following links and without blocking, and must be a regular file. A progress file replaces
-whatever has its name (`agent.disk.atomic_write`). The agent never changes or removes a `.want`.
+whatever has its name (`agent.disk.atomic_write`). The agent never changes or removes a `.want`. No link is followed on
+the way to any of them either (`agent.spool.folders`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Iterator
 
 from agent.core.want import MAX_BYTES, PROGRESS_SUFFIX, WANT_SUFFIX, too_large
 from agent.disk import atomic_write
 from agent.errors import Code, WantdError
+from agent.spool.folders import Folders
 
 _PACK = struct.Struct("<QQqq").pack
+DEPTH = 4  # levels of subdirectories that are served (docs/protocol.md)
 QUIET_S = 1.0  # a want that was not seen to be closed is read once it has been unchanged for so long
 
 
@@ -44,14 +48,22 @@ def progress_path(want_path: str) -> str:
     return want_path.removesuffix(WANT_SUFFIX) + PROGRESS_SUFFIX
 
 
-def read_want(path: str, *, closed: bool) -> tuple[bytes, Stamp]:
+def stamp_of(folders: Folders, path: str) -> Stamp:
+    """The stamp of a want, whatever has its name. Raises OSError."""
+    fd, name = folders.place(path)
+    return Stamp.of(os.stat(name, dir_fd=fd, follow_symlinks=False))
+
+
+def read_want(folders: Folders, path: str, *, closed: bool) -> tuple[bytes, Stamp]:
     """The bytes of a want, and its stamp when they were read. Never blocks on what is not a regular file.
 
     `closed` says that its writer was seen to close or rename it. Raises StillWrittenError, FileNotFoundError when it
-    is gone, and WantdError (`want_unreadable`, `want_too_large`).
+    is gone, NotADirectoryError when its directory is something else now, and WantdError (`want_unreadable`,
+    `want_too_large`).
     """
+    folder, name = folders.place(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, dir_fd=folder)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -132,17 +144,19 @@ def _unreadable(error: OSError) -> WantdError:
     )
 
 
-def write_progress(want_path: str, data: bytes) -> None:
+def write_progress(folders: Folders, want_path: str, data: bytes) -> None:
     """Replace a want's progress file with `data`. Raises OSError where the agent may not write, or the disk is full."""
-    atomic_write(progress_path(want_path), data)
+    folder, name = folders.place(progress_path(want_path))
+    atomic_write(name, data, dir_fd=folder)
 
 
-def read_progress(want_path: str, *, most: int) -> bytes:
+def read_progress(folders: Folders, want_path: str, *, most: int) -> bytes:
     """The progress file beside a want: what an earlier agent of this user wrote. Never blocks.
 
     Raises OSError when it is not there, not a regular file of ours, or larger than `most` bytes.
     """
-    fd = os.open(progress_path(want_path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    folder, name = folders.place(progress_path(want_path))
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_size > most:
@@ -152,7 +166,37 @@ def read_progress(want_path: str, *, most: int) -> bytes:
         os.close(fd)
 
 
-def remove_progress(want_path: str) -> None:
+def read_any_progress(folders: Folders, want_path: str, most: int) -> bytes:
+    """The first `most` bytes of a progress file, whoever wrote it. Never blocks. Raises OSError."""
+    folder, name = folders.place(progress_path(want_path))
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "its progress file is not a plain file")
+        return _read(fd, most - 1)
+    finally:
+        os.close(fd)
+
+
+def remove_progress(folders: Folders, want_path: str) -> None:
     """Remove the progress file of a want that is gone, if it is there and ours to remove."""
     with contextlib.suppress(OSError):
-        os.unlink(progress_path(want_path))
+        folder, name = folders.place(progress_path(want_path))
+        os.unlink(name, dir_fd=folder)
+
+
+def list_wants(root: str) -> Iterator[str]:
+    """The path of every want in the spool, for one who only looks. Directories that cannot be read are left out."""
+    pending = [(root, 0)]
+    with Folders(root) as folders:
+        while pending:
+            folder, depth = pending.pop()
+            with contextlib.suppress(OSError), folders.listing(folder) as fd, os.scandir(fd) as entries:
+                for entry in entries:
+                    path = f"{folder}/{entry.name}"
+                    if entry.name.startswith(".") or entry.name.endswith(PROGRESS_SUFFIX):
+                        continue
+                    if entry.name.endswith(WANT_SUFFIX):
+                        yield path
+                    elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
+                        pending.append((path, depth + 1))

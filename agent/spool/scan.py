@@ -20,9 +20,9 @@ from typing import Protocol
 
 from agent.core.want import PROGRESS_SUFFIX, WANT_SUFFIX
 from agent.disk import TEMP_PREFIX, remove_stale_temp
-from agent.spool.files import Stamp
+from agent.spool.files import DEPTH, Stamp, stamp_of
+from agent.spool.folders import Folders
 
-DEPTH = 4  # levels of subdirectories that are served (docs/protocol.md)
 SETTLED_S = 2.5  # the coarsest file system has times in steps of 2 s (FAT)
 AGAIN_S = 600.0  # a directory is read at the begin of the next round after so long, whatever its times say
 
@@ -78,7 +78,8 @@ class _Look:
 
 
 class Scanner:
-    """Scans one spool. `watch` is told of each directory, with its device and inode, just before it is looked at.
+    """Scans one spool. `watch` is told of each directory just before it is looked at: its path, its device and inode,
+    and the descriptor that it is open as.
 
     Every method touches the disk: call it in a worker thread, one `scan` at a time.
     """
@@ -86,7 +87,7 @@ class Scanner:
     def __init__(
         self,
         root: str,
-        watch: Callable[[str, tuple[int, int]], None],
+        watch: Callable[[str, tuple[int, int], int], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root
@@ -139,19 +140,22 @@ class Scanner:
         found = Found()
         pending = [(self._root, 0)]
         seen: set[str] = set()
-        while pending:
-            folder, depth = pending.pop()
-            if folder in seen:
-                continue
-            seen.add(folder)
-            there = self._folders.get(folder)
-            pending += [(f"{folder}/{name}", depth + 1) for name in (there.subfolders if there else ())]
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                for entry in _first(entries, most):
-                    if entry.name.endswith(WANT_SUFFIX):
-                        _compare(entry.path, known, found)
-                    elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
-                        pending.append((entry.path, depth + 1))
+        with Folders(self._root) as folders:
+            while pending:
+                folder, depth = pending.pop()
+                if folder in seen:
+                    continue
+                seen.add(folder)
+                there = self._folders.get(folder)
+                pending += [(f"{folder}/{name}", depth + 1) for name in (there.subfolders if there else ())]
+                with contextlib.suppress(OSError), folders.listing(folder) as fd, os.scandir(fd) as entries:
+                    for entry in _first(entries, most):
+                        path = f"{folder}/{entry.name}"
+                        if entry.name.endswith(WANT_SUFFIX):
+                            with contextlib.suppress(OSError):  # it is gone
+                                _compare(path, Stamp.of(entry.stat(follow_symlinks=False)), known, found)
+                        elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
+                            pending.append((path, depth + 1))
         return found.changed
 
     def _visit(self, look: _Look, path: str, parent: int | None, depth: int) -> None:
@@ -167,7 +171,7 @@ class Scanner:
             return
         try:
             info = os.fstat(fd)
-            self._watch(path, (info.st_dev, info.st_ino))
+            self._watch(path, (info.st_dev, info.st_ino), fd)
             info = os.fstat(fd)
             try:
                 folder = look.folders[path] = self._read(look, path, fd, info, depth)
@@ -203,12 +207,12 @@ class Scanner:
                 elif name.startswith("."):
                     if name.startswith(TEMP_PREFIX):
                         temporary = True
-                        remove_stale_temp(path, name, look.wall)
+                        remove_stale_temp(name, look.wall, dir_fd=fd)
                 elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
                     subfolders.append(name)
         look.wants[path] = wants
         _remove_orphans(fd, wants, answers)
-        _compare_names(look, path, wants, answers, every=every)
+        _compare_names(look, path, fd, wants, answers, every=every)
         age = max(look.now - since, look.wall - max(info.st_mtime, info.st_ctime))
         return _Folder(stamp, since, look.now, age >= SETTLED_S and not temporary, tuple(subfolders))
 
@@ -225,25 +229,12 @@ class Scanner:
                 look.found.removed.append(path)
 
     def _look_in_turn(self, look: _Look, names: int) -> None:
-        for _ in range(min(names, len(self._round))):
-            path = self._round.pop()
-            if path in look.known:
-                _compare(path, look.known, look.found)
-
-
-def list_wants(root: str) -> Iterator[str]:
-    """The path of every want in the spool, for one who only looks. Directories that cannot be read are left out."""
-    pending = [(root, 0)]
-    while pending:
-        folder, depth = pending.pop()
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name.endswith(PROGRESS_SUFFIX):
-                    continue
-                if entry.name.endswith(WANT_SUFFIX):
-                    yield entry.path
-                elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
-                    pending.append((entry.path, depth + 1))
+        with Folders(self._root) as folders:
+            for _ in range(min(names, len(self._round))):
+                path = self._round.pop()
+                if path in look.known:
+                    with contextlib.suppress(OSError):  # it is gone: its directory says so
+                        _compare(path, stamp_of(folders, path), look.known, look.found)
 
 
 def _first(entries: Iterator[os.DirEntry[str]], most: int) -> Iterator[os.DirEntry[str]]:
@@ -259,7 +250,7 @@ def _first(entries: Iterator[os.DirEntry[str]], most: int) -> Iterator[os.DirEnt
             return
 
 
-def _compare_names(look: _Look, path: str, wants: set[str], answers: list[str], *, every: bool) -> None:
+def _compare_names(look: _Look, path: str, fd: int, wants: set[str], answers: list[str], *, every: bool) -> None:
     answered = {name.removesuffix(PROGRESS_SUFFIX) + WANT_SUFFIX for name in answers}
     standing: list[str] = []
     for name in wants:
@@ -270,17 +261,14 @@ def _compare_names(look: _Look, path: str, wants: set[str], answers: list[str], 
             (standing if name in answered else look.found.changed).append(want)
             continue
         if every:
-            _compare(want, look.known, look.found)
+            with contextlib.suppress(OSError):  # it may be looked at and not read just now, or it is gone
+                _compare(want, Stamp.of(os.stat(name, dir_fd=fd, follow_symlinks=False)), look.known, look.found)
         if name not in answered and not there.unwritable:
             look.found.unanswered.append(want)
     look.standing += standing
 
 
-def _compare(path: str, known: Mapping[str, Known], found: Found) -> None:
-    try:
-        stamp = Stamp.of(os.lstat(path))
-    except OSError:
-        return  # it may be looked at and not read just now, or it is gone: its directory says so
+def _compare(path: str, stamp: Stamp, known: Mapping[str, Known], found: Found) -> None:
     last = known.get(path)
     if last is None or last.stamp != stamp:
         found.changed.append(path)

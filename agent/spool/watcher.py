@@ -197,8 +197,8 @@ class Watcher:
         elif self._inotify is None:
             self._open()
 
-    def watch(self, folder: str, identity: Identity) -> None:
-        """Hear of changes in a directory from now on. A directory that is watched already costs nothing."""
+    def watch(self, folder: str, identity: Identity, fd: int) -> None:
+        """Hear of changes in a directory, open as `fd`, from now on. One that is watched already costs nothing."""
         with self._lock:
             there = self._folders.get(folder)
             if self._inotify is None or (there and there.identity == identity):
@@ -206,7 +206,7 @@ class Watcher:
             if there:
                 self._forget(there)
             try:
-                self._add(self._inotify, folder, identity)
+                self._add(self._inotify, folder, identity, fd)
             except (FileNotFoundError, NotADirectoryError):
                 return  # the scan sees that as well
             except OSError as error:
@@ -282,14 +282,19 @@ class Watcher:
         with self._lock:
             self._inotify = inotify
         self.refused = ""
-        info = os.stat(self._root)
-        self.watch(self._root, (info.st_dev, info.st_ino))
+        fd = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            info = os.fstat(fd)
+            self.watch(self._root, (info.st_dev, info.st_ino), fd)
+        finally:
+            os.close(fd)
         self._bell.lost()  # what happened until now went unreported
 
-    def _add(self, inotify: InotifyFD, path: str, identity: Identity) -> None:
+    def _add(self, inotify: InotifyFD, path: str, identity: Identity, fd: int) -> None:
         folder = _Folder(self, path, identity)
-        events = _EVENTS if path == self._root else Mask(_EVENTS | InotifyConstants.IN_DONT_FOLLOW)
-        wd = inotify.add_callback(os.fsencode(path), events, folder, CallbackId(id(folder)))
+        # The directory that is open, whatever has its name by now: inotify_add_watch(2) takes no descriptor.
+        opened = f"/proc/self/fd/{fd}".encode()
+        wd = inotify.add_callback(opened, _EVENTS, folder, CallbackId(id(folder)))
         if wd < 0:  # as watchdog reports EACCES
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         folder.wd = wd

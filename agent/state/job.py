@@ -55,6 +55,11 @@ class Job:
         self.wanted_by[ticket] = priority
         self._priorities[priority] += 1
 
+    @property
+    def urgent(self) -> bool:
+        """Whether a want says so."""
+        return any(ticket.want is not None and ticket.want.urgent for ticket in self.wanted_by)
+
     def remove(self, ticket: Ticket) -> bool:
         """The ticket no longer wants it. False where it did not."""
         priority = self.wanted_by.pop(ticket, None)
@@ -67,6 +72,11 @@ class Job:
     def priority(self) -> int:
         """The best priority of its wants."""
         return min((priority for priority, count in self._priorities.items() if count), default=DEFAULT_PRIORITY)
+
+    @property
+    def first_want(self) -> str:
+        """The path of the want that asked first of those that still do; empty where none does."""
+        return next((ticket.path for ticket in self.wanted_by), "")
 
     @property
     def log(self) -> Logger:
@@ -87,10 +97,9 @@ class Job:
         progress.commit = listing.commit if is_whole_commit(listing.commit) else None
         progress.source_why = listing.because.message if listing.because else None
 
-    def planned(self, plan: Plan) -> None:
-        """The files are chosen."""
-        known = all(file.size is not None for file in plan.files)
-        files = [FileProgress(file.name, file.size, file.sha256) for file in plan.files]
+    def planned(self, plan: Plan, files: list[FileProgress]) -> None:
+        """The files are chosen; `files` shows them."""
+        known = all(file.size is not None for file in files)
         self.progress.begin(files, plan.size if known else None)
         self.progress.skipped, self.progress.warning = plan.skipped, plan.warning
 

@@ -114,7 +114,7 @@ class Ticket:
         want, parts = self.want, self.parts
         if want is None or not parts:
             return []
-        return [(model.reference, _progress(part)) for model, part in zip(want.models, parts, strict=True)]
+        return [(model.reference, progress_of(part)) for model, part in zip(want.models, parts, strict=True)]
 
     @property
     def attempts(self) -> int:
@@ -133,5 +133,6 @@ class Ticket:
         return combined(State.FAILED if isinstance(part, WantdError) else part.progress.state for part in self.parts)
 
 
-def _progress(part: Part) -> ModelProgress:
+def progress_of(part: Part) -> ModelProgress:
+    """How a part goes."""
     return ModelProgress.failed(part) if isinstance(part, WantdError) else part.progress

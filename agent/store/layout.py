@@ -10,6 +10,7 @@ STORE/
   .locks/.<key>.lock                held while one file of more than 1 MiB is downloaded
   .locks/.spool-<spool>.lock        held by the agent that serves the spool, for as long as it runs
   .locks/.agent-<spool>.json        what that agent says of itself, for `wantd status`
+  .locks/.hooks-<spool>.told        which wants its hooks were told of (`reports.hooks`)
   .partial/<key>.part, <key>.json   bytes on the way and their journal; key is the SHA-256 (git SHA-1 for plain files)
   .partial/stage-<model>~<random>/  a model being assembled, renamed into place
   .view/<repository>.json           what wantd made in `store.hub_cache` (`hub_view`)
@@ -149,6 +150,10 @@ class Layout:
 
     def agent_file(self, spool: str) -> str:
         return f"{self.locks}/.agent-{_short(spool)}.json"
+
+    def hooks_file(self, spool: str) -> str:
+        """What the agent of that spool has told its hooks."""
+        return f"{self.locks}/.hooks-{_short(spool)}.told"
 
     def spool_lock(self, spool: str) -> str:
         """Held by the agent that serves the spool. In the store, where no producer can take it first."""

@@ -358,3 +358,21 @@ def test_every_repository_gives_a_plan_out_of_its_own_files_or_a_clear_error(
 
 def test_the_policy_lets_no_code_through_unless_it_is_asked_to() -> None:
     assert CodePolicy() == CodePolicy(frozenset(), "warn")
+
+
+# What a want binds
+
+
+def test_what_a_want_binds_must_be_there_and_is_what_is_verified() -> None:
+    selection = Selection(REPO, hashes=(("m-Q4_K_M.gguf", SHA),))
+    there = Listing("hub", REPO, COMMIT, (RemoteFile(SafeName("m-Q4_K_M.gguf"), 7),))
+    assert planned(selection, {(REPO, "main"): there}).files[0].sha256 == SHA
+    other = Listing("hub", REPO, COMMIT, (RemoteFile(SafeName("m-Q4_K_M.gguf"), 7, OTHER_SHA),))
+    with pytest.raises(WantdError) as caught:
+        planned(selection, {(REPO, "main"): other})
+    assert caught.value.code is Code.CHECKSUM_MISMATCH
+    assert SHA in caught.value.message
+    assert OTHER_SHA in caught.value.message
+    with pytest.raises(WantdError) as caught:
+        planned(replace(selection, hashes=(("n.gguf", SHA),)), {(REPO, "main"): there})
+    assert caught.value.code is Code.FILE_NOT_FOUND

@@ -16,6 +16,7 @@ from agent.core.progress import (
     ModelProgress,
     WantInfo,
     render,
+    show_model,
     want_fraction,
     want_state,
 )
@@ -43,7 +44,9 @@ def want(**changed: Any) -> WantInfo:
 
 
 def shown(*models: ModelProgress, info: WantInfo | None = None, **more: Any) -> dict[str, Any]:
-    data, _ = render(info or want(), [(f"m{at}", model) for at, model in enumerate(models)], AGENT, NOW, **more)
+    data, _ = render(
+        info or want(), [show_model(f"m{at}", model) for at, model in enumerate(models)], AGENT, NOW, **more
+    )
     assert data.endswith(b"}\n")
     value: dict[str, Any] = json.loads(data)
     return value
@@ -250,7 +253,7 @@ def test_progress_never_runs_backwards_within_an_attempt(steps: list[tuple[int, 
         now += 0.05
         file = files[which]
         made.update(file, min(max(file.bytes_done + step, 0), 100), State.DOWNLOADING, now)
-        data, fraction = render(want(), [("m", made)], AGENT, NOW, least=least)
+        data, fraction = render(want(), [show_model("m", made)], AGENT, NOW, least=least)
         value = json.loads(data)
         assert least <= fraction <= 0.9999
         assert value["progress"] == round(fraction, 4)
@@ -374,6 +377,6 @@ def test_times_are_utc_with_milliseconds(time: datetime, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["caf\udce9.want", "\ud800.want", "a\nb.want", "日本語.want", '"\\.want'])
 def test_any_file_name_can_be_answered(name: str) -> None:
-    data, _ = render(want(name=name), [(name, model())], AGENT, NOW)
+    data, _ = render(want(name=name), [show_model(name, model())], AGENT, NOW)
     value = json.loads(data)
     assert value["want"] == value["models"][0]["model"] == name.encode(errors="replace").decode()

@@ -14,6 +14,7 @@ from agent.core.waits import (
     ForRateLimit,
     ForRetry,
     ForSlot,
+    ForWindow,
     Holder,
     NotBefore,
     from_json,
@@ -41,6 +42,12 @@ CASES: list[tuple[AnyWait, dict[str, Any], str]] = [
     (ForSlot(), {"for": "slot"}, "a free download slot"),
     (ForRateLimit(UNTIL), {"for": "rate_limit", "until": TEXT}, f"the server's rate limit, until {TEXT}"),
     (NotBefore(UNTIL), {"for": "not_before", "until": TEXT}, f"its start time, {TEXT}"),
+    (
+        ForWindow(UNTIL),
+        {"for": "window", "until": TEXT},
+        f"the end of a window that pauses downloads; it ends at {TEXT}",
+    ),
+    (ForWindow(None), {"for": "window", "until": None}, "the end of a window that pauses downloads; it never ends"),
     (
         ForDisk(7_000_000, 5),
         {"for": "disk", "need_bytes": 7_000_000, "free_bytes": 5},

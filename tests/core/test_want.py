@@ -294,3 +294,11 @@ def test_any_time_is_taken_in_utc_or_refused(time: datetime, minutes: int) -> No
         assert error.code is Code.WANT_INVALID
     else:
         assert want.not_before is not None and want.not_before.tzinfo is UTC
+
+
+def test_hashes_bind_and_urgency_is_said() -> None:
+    want = parse(b'{"model": "m", "sha256": {"b": "' + b"AB" * 32 + b'", "a": "' + b"cd" * 32 + b'"}, "urgent": true}')
+    assert want.models[0].sha256 == (("a", "cd" * 32), ("b", "ab" * 32))
+    assert want.urgent
+    with pytest.raises(WantdError):
+        parse(b'{"model": "m", "sha256": {"a": "short"}}')

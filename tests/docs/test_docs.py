@@ -16,7 +16,7 @@ import pytest
 from agent.cli import COMMANDS
 from agent.config import FIXED, SECTIONS
 from agent.core import limits, want
-from agent.core.progress import FILES_SHOWN, AgentInfo, FileProgress, ModelProgress, WantInfo, render
+from agent.core.progress import FILES_SHOWN, AgentInfo, FileProgress, ModelProgress, WantInfo, render, show_model
 from agent.core.states import LEGAL, State
 from agent.core.waits import AnyWait, Wait
 from agent.errors import RETRYABLE, Code, Exit
@@ -78,7 +78,7 @@ def test_every_key_of_a_progress_file() -> None:
     cut = ModelProgress(skipped=("modeling.py",), warning="needs code")
     cut.begin([FileProgress(f"{number}", 1) for number in range(FILES_SHOWN + 1)], None)
     cut.update(cut.files[0], 1, State.DOWNLOADING, 0.0)
-    data, _ = render(WantInfo("x.want", 1, now, None, None, {}), [("x", cut)], AgentInfo(1, "h", "v"), now)
+    data, _ = render(WantInfo("x.want", 1, now, None, None, {}), [show_model("x", cut)], AgentInfo(1, "h", "v"), now)
     written: dict[str, Any] = json.loads(data)
     body = section(text, "## Progress files")
     top, _, of_models = body.partition("Of each model:")

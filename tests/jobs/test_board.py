@@ -11,7 +11,7 @@ from agent.config import Transfer
 from agent.core.progress import FileProgress
 from agent.core.states import State
 from agent.core.target import Target
-from agent.core.waits import ForDisk, ForLock, ForRateLimit, ForRetry, ForSlot, Wait
+from agent.core.waits import ForDisk, ForLock, ForRateLimit, ForRetry, ForSlot, ForWindow, Wait
 from agent.errors import Code
 from agent.jobs.board import Board
 from agent.jobs.run import NotNow
@@ -19,6 +19,7 @@ from agent.state.feed import Change, Feed
 from agent.state.job import Job
 from agent.store.locks import Lock, Locks
 from tests.fakes import (
+    START,
     FakeClock,
     FakeDisk,
     FakeRunner,
@@ -564,3 +565,37 @@ async def test_the_clock_starts_nothing_that_runs_or_is_not_wanted(table: Table)
     await resume()
     await settle()
     assert len(table.runner.runs) == 2
+
+
+# Windows
+
+
+async def test_a_window_that_pauses_stops_downloads_and_its_end_resumes_them(table: Table) -> None:
+    moving, urgent = await table.moving("a", done=40), await table.moving("b")
+    parked = await table.want("c")
+    await table.until(ForWindow(None), "c")
+    pause = ForWindow(START + timedelta(hours=8))
+
+    def holds(job: Job) -> ForWindow | None:
+        return None if job is urgent else pause
+
+    await table.board.obey_windows(holds)
+    assert (moving.progress.waiting, moving.progress.bytes_done) == (pause, 40)
+    assert urgent.progress.state is State.DOWNLOADING
+    assert table.runner.active == ["b"]
+    await table.board.obey_windows(holds)
+    assert table.runner.active == ["b"]
+    await table.board.obey_windows(lambda _: None)
+    await settle()
+    assert sorted(table.runner.active) == ["a", "b", "c"]
+    await table.runner.finish("c")
+    assert parked.progress.state is State.READY
+
+
+async def test_a_want_that_goes_away_in_a_pause_is_not_resumed(table: Table) -> None:
+    job = await table.moving()
+    await table.board.obey_windows(lambda _: ForWindow(None))
+    table.board.unsubscribe(only_want(job), [job])  # type: ignore[arg-type]
+    await table.board.obey_windows(lambda _: None)
+    await settle()
+    assert table.runner.active == []

@@ -23,6 +23,7 @@ from agent.jobs.files import Files, partial_key
 from agent.jobs.lock_waits import LockWaits
 from agent.jobs.proving import Proving
 from agent.jobs.run import Run
+from agent.jobs.runner import shown
 from agent.state.feed import Change, Feed
 from agent.state.job import Job
 from agent.store.inventory import Inventory
@@ -82,7 +83,7 @@ def files(layout: Layout, transfer: Bringing, locks: Locks) -> Files:
 def run(model: Model, stage: Stage, lock: Lock) -> Run:
     job = Job(model.target, Feed())
     job.resolve()
-    job.planned(model.plan)
+    job.planned(model.plan, shown(model.plan))
     job.download()
     return Run(job, lock=lock, stage=stage)
 
@@ -152,7 +153,7 @@ def staged(shop: Workshop, job: Job | None = None) -> tuple[Run, PlanFile, FileP
     job = job or shop.job()
     model = Model(job.target.name, {NAME: shop.transfer.contents[NAME]}, repo=job.target.selection.repo)
     job.resolve()
-    job.planned(model.plan)
+    job.planned(model.plan, shown(model.plan))
     job.download()
     stage = Stage(shop.layout, model.plan, MODES)
     stage.begin()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.config import Policy
+from agent.config import Config, Policy
 from agent.core.names import SafeName
 from agent.core.remote import RemoteFile
 from agent.jobs.files import Files
@@ -18,6 +18,7 @@ from agent.jobs.revisit import Revisit
 from agent.jobs.run import Run
 from agent.jobs.runner import Runner
 from agent.jobs.slots import Slots
+from agent.jobs.windows import Windows
 from agent.state.feed import Feed
 from agent.state.job import Job
 from agent.store.hub_view import HubView
@@ -43,6 +44,7 @@ class Workshop:
         self.clock = FakeClock()
         self.feed = Feed()
         self.policy = Policy()
+        self.config = Config()
         self.disk = FakeDisk(10**8)
         self.places = 4
         self.locks = Locks()
@@ -72,6 +74,8 @@ class Workshop:
             inventory=self.inventory,
             view=self.view,
             space=self.space,
+            windows=Windows(lambda: self.config, self.clock),
+            planning=Slots(lambda: 16, self.clock.monotonic),
             slots=self.slots,
             waits=self.waits,
             clock=self.clock,

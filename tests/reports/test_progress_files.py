@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.core.limits import SLICE_MODELS
 from agent.core.progress import AgentInfo, FileProgress
 from agent.core.states import State
 from agent.core.waits import NotBefore
@@ -47,7 +48,9 @@ class Desk:
         self.clock = FakeClock()
         self.feed = Feed()
         self.interval_s = INTERVAL_S
-        self.files = ProgressFiles(AgentInfo(4711, "gpu-7", "0.1.0"), self.feed, self.clock, lambda: self.interval_s)
+        self.files = ProgressFiles(
+            AgentInfo(4711, "gpu-7", "0.1.0"), str(spool), self.feed, self.clock, lambda: self.interval_s
+        )
         self._serving: asyncio.Task[None] | None = None
 
     async def go(self) -> None:
@@ -376,8 +379,37 @@ async def test_a_directory_full_of_them_is_a_few_lines(desk: Desk) -> None:
         desk.feed.changed(desk.ticket(f"w{number}"))
     with logged("WARNING") as lines:
         await desk.go()
-    assert len(lines) == UNWRITABLE_WARNINGS + 1
-    assert lines[-1] == "WARNING cannot write 3 more progress files"
+        assert len(lines) == UNWRITABLE_WARNINGS
+        await desk.go()
+        await desk.go()
+    assert lines[UNWRITABLE_WARNINGS:] == ["WARNING cannot write 3 more progress files"]
+
+
+async def test_a_want_of_many_models_is_shown_whole_and_leaves_others_their_turn(desk: Desk) -> None:
+    job, file = desk.job()
+    many = desk.ticket("many", *[job] * (3 * SLICE_MODELS + 1))
+    desk.feed.changed(many)
+    desk.feed.changed(desk.ticket("few"))
+    await desk.go()
+    assert desk.read("few")["state"] == "queued"
+    assert len(desk.read("many")["models"]) == 3 * SLICE_MODELS + 1
+    job.moved(file, 1, State.DOWNLOADING, 0.0)
+    job.verify()
+    await desk.later(1.0)
+    assert {model["state"] for model in desk.read("many")["models"]} == {"verifying"}
+
+
+async def test_a_want_of_many_models_that_goes_has_no_progress_file(desk: Desk) -> None:
+    job, _ = desk.job()
+    many = desk.ticket("many", *[job] * (SLICE_MODELS + 1))
+    desk.feed.changed(many)
+    await desk.go()
+    job.verify()
+    many.gone = True
+    desk.feed.gone(many)
+    await desk.later(1.0)
+    assert not (desk.spool / "many.progress").exists()
+    assert desk.files.counts.total() == 0
 
 
 # The end, and those who wait for it
@@ -422,7 +454,7 @@ async def test_byte_counts_of_thousands_take_a_quarter_of_the_time(desk: Desk) -
 
     clock = Slow()
     job, file = desk.job()
-    files = ProgressFiles(AgentInfo(1, "gpu-7", "0.1.0"), desk.feed, clock, lambda: INTERVAL_S)
+    files = ProgressFiles(AgentInfo(1, "gpu-7", "0.1.0"), str(desk.spool), desk.feed, clock, lambda: INTERVAL_S)
 
     def look(_: str) -> None:
         taken[0] += 0.01

@@ -10,13 +10,14 @@ import pytest
 
 from agent.config import Transfer
 from agent.core.catalog import Catalog, parse_catalog
+from agent.core.limits import SLICE_MODELS
 from agent.core.states import State
 from agent.core.target import Target
 from agent.core.waits import ForRetry, NotBefore
 from agent.core.want import parse_want
 from agent.errors import Code, WantdError
 from agent.jobs.board import Board
-from agent.requests.intake import APPOINTMENT_MAX_S, RERESOLVED_AT_ONCE, STORE_LOOK_S, Intake
+from agent.requests.intake import APPOINTMENT_MAX_S, STORE_LOOK_S, Intake
 from agent.requests.lookout import Look
 from agent.requests.read import Seen
 from agent.spool.files import Stamp
@@ -37,6 +38,7 @@ class FakeLookout:
         self.looks: asyncio.Queue[Look] = asyncio.Queue()
         self.again: list[str] = []
         self.settled_paths: list[str] = []
+        self.put_back_paths: list[tuple[str, bool]] = []
         self.closed = False
 
     async def next(self) -> Look:
@@ -47,6 +49,9 @@ class FakeLookout:
 
     def settled(self, path: str) -> None:
         self.settled_paths.append(path)
+
+    def put_back(self, paths: list[tuple[str, bool]]) -> None:
+        self.put_back_paths += paths
 
     def close(self) -> None:
         self.closed = True
@@ -86,7 +91,7 @@ class Spool:
             self.store.published,
             self.give_catalog,
             lambda: self.policy,
-            self.read,
+            lambda paths: [self.read(path, closed) for path, closed in paths],
         )
 
     def give_catalog(self) -> Catalog:
@@ -533,7 +538,7 @@ async def test_wants_that_wait_for_their_time_or_cannot_be_read_are_left_to_it(s
 
 @pytest.mark.parametrize("happens", ["removed", "rewritten"])
 async def test_one_that_changes_while_all_are_looked_up_again_is_left_to_that(spool: Spool, happens: str) -> None:
-    count = RERESOLVED_AT_ONCE + 1
+    count = SLICE_MODELS + 1
     await spool.look(*[spool.put("llama", f"w{number}") for number in range(count)])
     victim = spool.tickets["/spool/w1.want"]
     spool.catalog = catalog(llama="org/llama", mistral="org/mistral")

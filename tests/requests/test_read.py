@@ -12,7 +12,7 @@ import pytest
 
 from agent.core.want import MAX_BYTES
 from agent.errors import Code
-from agent.requests.read import read
+from agent.requests.read import Reader, Seen
 from agent.spool.files import Stamp
 
 
@@ -22,6 +22,11 @@ def _as_the_agent() -> Iterator[None]:
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     yield
     signal.signal(signal.SIGIO, before)
+
+
+def read(path: str, closed: bool) -> Seen:
+    (seen,) = Reader(os.path.dirname(path))([(path, closed)])
+    return seen
 
 
 def test_a_want_comes_with_its_stamp_and_a_digest_of_its_bytes(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 from agent.core.want import MAX_BYTES
 from agent.errors import Code, WantdError
-from agent.spool.files import Stamp, StillWrittenError, read_want
+from agent.spool import files
+from agent.spool.files import Stamp, StillWrittenError
+from agent.spool.folders import Folders
 from tests.harness import wait_until
 
 Drop = Callable[[], AbstractContextManager[None]]
@@ -31,6 +33,11 @@ def write(path: str, data: bytes = b"qwen3\n", *, age: float = 0.0) -> str:
         file.write(data)
     os.utime(path, (time.time() - age,) * 2)
     return path
+
+
+def read_want(path: str, *, closed: bool) -> tuple[bytes, Stamp]:
+    with Folders(os.path.dirname(path)) as folders:
+        return files.read_want(folders, path, closed=closed)
 
 
 def refused(path: str) -> WantdError:

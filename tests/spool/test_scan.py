@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agent.disk import TEMP_PREFIX
-from agent.spool.files import Stamp
-from agent.spool.scan import AGAIN_S, DEPTH, SETTLED_S, Found, Scanner, list_wants
+from agent.spool.files import Stamp, list_wants
+from agent.spool.scan import AGAIN_S, DEPTH, SETTLED_S, Found, Scanner
 
 Drop = Callable[[], AbstractContextManager[None]]
 
@@ -28,7 +28,7 @@ class Seen:
 
 def scan(root: str, known: Mapping[str, Seen]) -> Found:
     """One look by a scanner that has never looked, at everything."""
-    return Scanner(root, lambda folder, identity: None).scan(known, everything=True)
+    return Scanner(root, lambda folder, *_: None).scan(known, everything=True)
 
 
 def put(path: str, text: str = "qwen3") -> str:
@@ -212,7 +212,7 @@ class Times:
     def __init__(self, root: str) -> None:
         self.watched: list[str] = []
         self.now = 0.0
-        self.scanner = Scanner(root, lambda folder, identity: self.watched.append(folder), lambda: self.now)
+        self.scanner = Scanner(root, lambda folder, *_: self.watched.append(folder), lambda: self.now)
 
     def scan(self, known: Mapping[str, Seen], **more: Any) -> Found:
         return self.scanner.scan(known, **more)
@@ -227,7 +227,8 @@ def test_each_directory_is_watched_before_it_is_read(spool: str) -> None:
     put(f"{spool}/team/deep/a.want")
     seen: list[list[str]] = []
 
-    def watch(folder: str, identity: tuple[int, int]) -> None:
+    def watch(folder: str, identity: tuple[int, int], fd: int) -> None:
+        assert os.readlink(f"/proc/self/fd/{fd}") == folder
         assert identity == (os.stat(folder).st_dev, os.stat(folder).st_ino)
         seen.append([folder])
         put(f"{folder}/came-after-the-watch.want")
@@ -345,3 +346,20 @@ def test_a_glance_sees_the_quiet_directories_beside_a_flood(spool: str) -> None:
     found = Times(spool).scanner.glance(known(f"{spool}/good/0.want"), most=10)
     assert f"{spool}/good/1.want" in found
     assert len(found) == 11
+
+
+def test_a_directory_swapped_for_a_link_is_not_looked_into(spool: str) -> None:
+    old = time.time() - 3600
+    for name in ("victim/a.want", f"victim/{TEMP_PREFIX}0123456789abcdef.tmp", "spool/team/b.want"):
+        put(f"{spool}/{name}")
+    os.utime(f"{spool}/victim/{TEMP_PREFIX}0123456789abcdef.tmp", (old, old))
+    scanner = Scanner(f"{spool}/spool", lambda *_: None)
+    seen = known(*scanner.scan({}).changed)
+    os.rename(f"{spool}/spool/team", f"{spool}/moved")
+    os.symlink(f"{spool}/victim", f"{spool}/spool/team")
+    assert scanner.glance(seen, 100) == []
+    assert list(list_wants(f"{spool}/spool")) == []
+    found = scanner.scan(seen, everything=True, names=100)
+    assert found.changed == []
+    assert found.removed == [f"{spool}/spool/team/b.want"]
+    assert len(os.listdir(f"{spool}/victim")) == 2

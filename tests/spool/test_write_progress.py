@@ -15,7 +15,9 @@ from contextlib import AbstractContextManager
 import pytest
 
 from agent.disk import TEMP_PREFIX
-from agent.spool.files import progress_path, remove_progress, write_progress
+from agent.spool import files
+from agent.spool.files import progress_path
+from agent.spool.folders import Folders
 
 Drop = Callable[[], AbstractContextManager[None]]
 
@@ -23,6 +25,16 @@ Drop = Callable[[], AbstractContextManager[None]]
 @pytest.fixture
 def want(spool: str) -> str:
     return f"{spool}/qwen3.want"
+
+
+def write_progress(want: str, data: bytes) -> None:
+    with Folders(os.path.dirname(want)) as folders:
+        files.write_progress(folders, want, data)
+
+
+def remove_progress(want: str) -> None:
+    with Folders(os.path.dirname(want)) as folders:
+        files.remove_progress(folders, want)
 
 
 def content(path: str) -> bytes:
@@ -167,3 +179,19 @@ def test_removing_one_that_is_not_there_or_not_ours_is_no_error(want: str, spool
     os.chmod(spool, 0o777)
     remove_progress(want)
     assert os.listdir(spool) == []
+
+
+def test_a_directory_swapped_for_a_link_is_not_written_to_nor_cleared(spool: str) -> None:
+    os.mkdir(f"{spool}/victim")
+    with open(f"{spool}/victim/qwen3.progress", "wb") as file:
+        file.write(b"precious")
+    os.mkdir(f"{spool}/spool")
+    os.symlink(f"{spool}/victim", f"{spool}/spool/team")
+    with Folders(f"{spool}/spool") as folders:
+        with pytest.raises(NotADirectoryError):
+            files.write_progress(folders, f"{spool}/spool/team/qwen3.want", b"{}")
+        with pytest.raises(NotADirectoryError):
+            files.read_progress(folders, f"{spool}/spool/team/qwen3.want", most=100)
+        files.remove_progress(folders, f"{spool}/spool/team/qwen3.want")
+    assert content(f"{spool}/victim/qwen3.progress") == b"precious"
+    assert os.listdir(f"{spool}/victim") == ["qwen3.progress"]

@@ -11,6 +11,7 @@ from agent.core.remote import Listing
 from agent.core.states import State
 from agent.core.waits import ForDisk, ForSlot
 from agent.errors import Code
+from agent.jobs.runner import shown
 from agent.state.feed import Change, Feed, Subscription
 from agent.state.job import DEFAULT_PRIORITY, LOGGED_WANTS, Job
 from tests.fakes import COMMIT, error, published, target, ticket
@@ -109,13 +110,14 @@ def test_a_listing_says_who_answered_and_which_commit_it_is(job: Job, revision: 
 def test_a_plan_shows_each_file_and_the_sum_where_every_size_is_known(feed: Feed) -> None:
     model = Model(files={"a.gguf": b"12345", "b.json": b"12"})
     job = Job(model.target, feed)
-    job.planned(model.plan)
+    job.planned(model.plan, shown(model.plan))
     assert [(file.name, file.size, file.sha256) for file in job.progress.files] == [
         (file.name, file.size, file.sha256) for file in model.plan.files
     ]
     assert job.progress.bytes_total == 7
     unsized = replace(model.plan.files[0], size=None)
-    job.planned(replace(model.plan, files=(unsized, model.plan.files[1])))
+    plan = replace(model.plan, files=(unsized, model.plan.files[1]))
+    job.planned(plan, shown(plan))
     assert job.progress.bytes_total is None
     assert [file.size for file in job.progress.files] == [None, 2]
 

@@ -36,6 +36,7 @@ class Bystander:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(exist_ok=True)
+        self._folder.chmod(0o777)  # the agent may be another user
         self._thread.start()
         return self
 

@@ -15,6 +15,7 @@ from pathlib import Path
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "it mounts file systems or sets limits of the kernel: run it as root"),
     "cc": (lambda: shutil.which("cc") is not None, "its library is built with a C compiler: install gcc"),
+    "setpriv": (lambda: shutil.which("setpriv") is not None, "its users are real ones: install util-linux"),
     "strace": (lambda: shutil.which("strace") is not None, "strace injects the fault: install strace"),
 }
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.torture import clock, disk, hub_lies, lives, load, slow_names, spool_tricks
+from tests.torture import (
+    amplification,
+    clock,
+    directory_games,
+    disk,
+    herds,
+    hub_lies,
+    lives,
+    load,
+    slow_names,
+    spool_tricks,
+)
 from tests.torture.cases import Family
 
 _WHOLE = "no bad file, no torn progress file, no lost want, no lock or byte left over"
@@ -23,5 +34,11 @@ FAMILIES = [
            "token stays; the next want works", hub_lies.cases, together=True),
     Family("Hostile spool", "nothing is followed, blocked on, read or overwritten; others are served",
            spool_tricks.cases),
+    Family("Directory games", f"of one user, the agent being another: nothing outside the spool is read, made "
+           f"or removed; {_NO_HARM}", directory_games.cases),
+    Family("Amplification", f"wants, manifests and repositories made to cost the most: {_NO_HARM}",
+           amplification.cases),
+    Family("Herds", f"thousands of wants at a server that fails them all: {_NO_HARM}; it is asked less and less often",
+           herds.cases),
     Family("Slow DNS", f"{_NO_HARM}; SIGTERM ends the agent within 5 s", slow_names.cases),
 ]  # fmt: skip

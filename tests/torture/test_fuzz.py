@@ -25,7 +25,7 @@ from agent.core.access import ProtocolError
 from agent.core.catalog import Catalog, parse_catalog
 from agent.core.names import check_collisions, safe_name
 from agent.core.plan import Unread, make_plan, needed_listings
-from agent.core.progress import AgentInfo, FileProgress, ModelProgress, WantInfo, render
+from agent.core.progress import AgentInfo, FileProgress, ModelProgress, WantInfo, render, show_model
 from agent.core.remote import Listing
 from agent.core.selection.code import CodePolicy
 from agent.core.selection.tree import Contents
@@ -245,7 +245,7 @@ def test_any_want_has_an_answer_that_can_be_written(data: bytes) -> None:
     except WantdError as failed:
         error = failed
     info = WantInfo("x.want", 1, now, None, None, labels)
-    answer, _ = render(info, named, AgentInfo(1, "host", "0"), now, error=error)
+    answer, _ = render(info, [show_model(*one) for one in named], AgentInfo(1, "host", "0"), now, error=error)
     assert msgspec.json.decode(answer)["want"] == "x.want"
 
 
