@@ -107,6 +107,7 @@ SLOW_ADDRESS_S = 300.0  # an address far slower than another of its host is left
 BAD_ADDRESS_S = 60.0  # the same for one that could not be connected to
 ATTEMPT_S = 0.25  # between the starts of two attempts to connect (RFC 8305 section 5, Connection Attempt Delay)
 SLOW_AFTER_S = 3.0  # a lane is watched before it is judged; TCP has left its slow start by then
+REPLACE_MAX_S = 300.0  # between two replacements of slow lanes of a file, which wait twice as long each time in a row
 SPLIT_AFTER_S = 1.0  # a lane must still be busy for so long before an idle one takes half of its rest
 LEAVE_S = 0.5  # a cancelled fetch waits for its lanes
 CLOSE_S = 2.0  # the engine waits for its threads when it closes; one may be looking up a name

@@ -1,11 +1,11 @@
 """When a host holds back: it gave much, gives next to nothing, and fewer connections may be what it wants.
 
-Some hosts starve a client that has many connections, after some gigabytes, and serve one that has few. From the client's
-side that looks like a host that became slow, where connections that are each slow are best made up for by more of them.
-So the number is tried downwards, and what helped is kept:
+Some hosts starve a client that has many connections, after some gigabytes, and serve one that has few. For the client
+that looks like a host that became slow, and connections that are each slow are best made up for by more of them. So
+the number is tried downwards, and what helped is kept:
 
-- *collapsed*: with all the connections that help at work, and processors to spare, every second of the last `COLLAPSE_S`
-  gave less than `COLLAPSED_SHARE` of the best. One that gives nothing at all is not throttled, it is out of reach.
+- *collapsed*: with all the connections that help at work, and processors to spare, each second of the last
+  `COLLAPSE_S` gave less than `COLLAPSED_SHARE` of the best. One that gives nothing is out of reach, not throttled.
 - *trying*: half the connections, half of that, … down to one, `TRIAL_S` each, until the rate is back. If none of them
   gives `HELPS` times as much as there was, the host is just slow: all connections are given back.
 - *held*: the number that helped is the most there may be for `REMEMBER_S`, then twice as many, and so on.
