@@ -5,6 +5,7 @@ The house, from the door down; imports point down only (import-linter holds it):
 - `cli/`: the commands; the only code that prints or exits
 - `app.py`: builds every part, starts, drains, stops; `embedded_hub/`: a small Hub for the demo
 - `upkeep.py`: what is due by the clock; `clock.py`: the one scheduler
+- `http/`: who is told over the network: status, wants, models, events
 - `requests/`: who asks: the spool is watched, wants are read and become tickets and jobs
 - `reports/`: who is told: progress files, log, systemd, load balancer, `wantd status`
 - `jobs/`: who works: which jobs there are and when each goes on, one run from reference to published model

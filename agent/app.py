@@ -6,13 +6,14 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 from agent import __version__
 from agent.clock import SystemClock
-from agent.config import Config, Live, catalog_path, own_directories
+from agent.config import Config, Live, catalog_path, listen_addresses, own_directories
 from agent.core.catalog import did_you_mean
 from agent.core.limits import PLANS_AT_ONCE
 from agent.core.progress import AgentInfo
@@ -48,6 +49,7 @@ from agent.spool.scan import Scanner
 from agent.spool.watcher import Bell, Watcher
 from agent.state.feed import Feed
 from agent.state.job import Job
+from agent.state.news import AgentNews
 from agent.state.ticket import Ticket
 from agent.store.hub_view import HubView
 from agent.store.inventory import Inventory
@@ -58,6 +60,9 @@ from agent.store.record_watch import RecordWatch
 from agent.store.space import Space
 from agent.transfer.engine import Engine
 from agent.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from agent.http.server import Face
 
 
 class App:
@@ -89,6 +94,7 @@ class App:
             ("wants of many models", self.intake.bulk.serve()),
             ("losses", self.losses.serve(self.board)),
             ("clock", self.clock.serve()),
+            *((("http", self.face.serve()),) if self.face else ()),
         )
         services = [asyncio.create_task(self._watch_over(name, service), name=name) for name, service in parts]
         pulse = asyncio.create_task(self._supervisor.serve(self._status), name="pulse")
@@ -110,7 +116,7 @@ class App:
         self._hold_spool()
 
         clock = self.clock = SystemClock()
-        feed = Feed()
+        feed = self.feed = Feed()
         tickets: dict[str, Ticket] = {}
         jobs: dict[Target, Job] = {}
         agent = AgentInfo(os.getpid(), socket.gethostname(), __version__)
@@ -121,7 +127,7 @@ class App:
         # Where bytes come from, and how
         budgets = HostBudgets()
         host_caches = HostCaches(lambda: live.config.adopt.caches, self._environ, lambda: own_directories(live.config))
-        self.sources = Assembly(lambda: live.config, self._environ, budgets, host_caches)
+        self.sources = Assembly(lambda: live.config, self._environ, budgets, clock, host_caches)
         windows = Windows(lambda: live.config, clock)
         self.engine = Engine(windows.transfer, budgets, self._environ)
 
@@ -151,7 +157,18 @@ class App:
         waits = LockWaits(locks, lambda: live.config.locks.wait_timeout_s, clock)
         self.adoption = Adoption(host_caches, layout, lambda: modes.file if live.config.adopt.link else None)
         self.proving = Proving(layout, inventory)
-        files = Files(self.sources, self.engine, layout, inventory, space, waits, clock, self.proving, self.adoption)
+        files = self.files = Files(
+            source=self.sources,
+            transfer=self.engine,
+            layout=layout,
+            inventory=inventory,
+            space=space,
+            waits=waits,
+            clock=clock,
+            proving=self.proving,
+            adoption=self.adoption,
+            slice_bytes=lambda: live.config.fleet.slice,
+        )
         planner = Planner(
             self.sources, files, lambda: live.config.policy, lambda name: did_you_mean(catalog.catalog, name)
         )
@@ -213,14 +230,50 @@ class App:
             balancer=balancer,
             keep_spool=self._keep_spool,
         )
+        self.face: Face | None = None
+        if config.http.listen:
+            await asyncio.to_thread(import_module, "agent.http.server")  # 50 ms, which others do not pay
+            self.face = self._make_face(agent, feed, jobs, lookout, space, budgets)
         await asyncio.to_thread(self.watcher.ensure)
         if self.watcher.refused:
             raise ConfigError([f'{self.watcher.refused}; set it to "auto" or "poll"'])
         self.upkeep.arm()
+        if self.face:
+            await self.face.start(listen_addresses(config, self._environ))
+            self.agent_report.listening = self.face.listening
         await self.upkeep.tell()
+        feed.changed(AgentNews("start"))
         logger.info(
             "wantd {} serves {}, store {}, hub {}", __version__, config.spool.dir, config.store.dir, config.hub.endpoint
         )
+
+    def _make_face(
+        self,
+        agent: AgentInfo,
+        feed: Feed,
+        jobs: dict[Target, Job],
+        lookout: Lookout,
+        space: Space,
+        budgets: HostBudgets,
+    ) -> Face:
+        from agent.http.reads import Facts
+        from agent.http.server import Face
+
+        facts = Facts(
+            live=self._live,
+            layout=self.layout,
+            agent=agent,
+            started_at=self.agent_report.started_at,
+            jobs=jobs,
+            restart_needed=lambda: self.agent_report.restart_needed,
+            scanned_at=lambda: lookout.scanned_at,
+            health=self.sources.health,
+            quotas=budgets.quotas,
+            connections=lambda: self.engine.connections,
+            reserved=lambda: space.reserved,
+            there=self.engine.there,
+        )
+        return Face(facts, feed, self.clock)
 
     def _watch_store(self, ring: Callable[[], None]) -> RecordWatch:
         self.record_watch = RecordWatch(self.layout.root, ring)
@@ -266,6 +319,7 @@ class App:
             self.agent_report.restart_needed = refused
             await self.upkeep.check_catalog()
             await self.upkeep.rescan()  # under the watch and at the pace that are configured now; tells, too
+            self.feed.changed(AgentNews("reload"))
             logger.info("configuration reloaded")
             self._supervisor.note = ""
         except ConfigError as error:
@@ -292,6 +346,9 @@ class App:
         try:
             async with asyncio.timeout(STOP_S):
                 await asyncio.gather(*others, return_exceptions=True)
+                if self.face:
+                    self.feed.changed(AgentNews("stop"))
+                    await self.face.stop()
                 await self.board.stop()
                 self.adoption.close()
                 self.proving.close()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from agent.core.listen import RUNTIME, Address, UnixAddress, parse_address, runtime_directory
 from agent.core.names import show
 from agent.core.quantities import read_bytes, read_seconds
 from agent.core.schema import build, nearest
@@ -34,6 +35,7 @@ SIZE = 'expected a size: a number of bytes, or text like "50MB" or "64 MiB"'
 Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX, extra={"expected": TIME})]
 Days = Annotated[float, Meta(gt=0, le=SECONDS_MAX / DAY_S, extra={"expected": DAYS})]
 Count = Annotated[int, Meta(ge=1)]
+LISTEN = ("unix:{runtime}/wantd.sock", "127.0.0.1:7411")
 Bytes = Annotated[int, Meta(ge=0, extra={"expected": SIZE})]
 
 
@@ -82,6 +84,19 @@ class Proxy(Section, frozen=True):
     report_url: str = ""
 
 
+class Fleet(Section, frozen=True):
+    url: str = ""
+    listings: bool = False
+    gated: bool = False
+    patience_s: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] = 10.0
+    slice_bytes: Count = 1024 * 1024
+
+    @property
+    def slice(self) -> int:
+        """The size of the pieces that downloads are cut along, in bytes; 0 where there is no fleet."""
+        return self.slice_bytes if self.url else 0
+
+
 class Policy(Section, frozen=True):
     allow: str | list[str] = "catalog"
     formats: list[str] = []
@@ -112,7 +127,9 @@ class Scheduler(Section, frozen=True):
 
 
 class Http(Section, frozen=True):
-    listen: str = ""
+    listen: str | list[str] = msgspec.field(default_factory=lambda: list(LISTEN))
+    hosts: list[str] = []
+    token_file: str = ""
 
 
 class Log(Section, frozen=True):
@@ -144,6 +161,7 @@ class Config(Section, frozen=True):
     catalog: Catalog = Catalog()
     hub: Hub = Hub()
     proxy: Proxy = Proxy()
+    fleet: Fleet = Fleet()
     policy: Policy = Policy()
     transfer: Transfer = Transfer()
     locks: Locks = Locks()
@@ -265,6 +283,18 @@ def shipped(name: str) -> str:
 def own_directories(config: Config) -> list[str]:
     """Directories that the agent fills itself: nothing is adopted from them."""
     return [path for path in (config.store.dir, config.store.hub_cache) if path]
+
+
+def listen_addresses(config: Config, environ: Mapping[str, str]) -> list[Address]:
+    """Where the HTTP face listens, with `{runtime}` and `~` resolved; empty where it is off."""
+    home = os.path.expanduser("~")
+    found: list[Address] = []
+    for address in map(parse_address, config.http.listen):
+        if isinstance(address, UnixAddress):
+            path = address.path.replace(RUNTIME, runtime_directory(environ, home))
+            address = UnixAddress(f"{home}{path[1:]}" if path.startswith("~/") else path)
+        found.append(address)
+    return found
 
 
 def hub_token(config: Config, environ: Mapping[str, str]) -> str | None:
@@ -401,14 +431,23 @@ def _check(key: str, value: Any) -> str | None:
         names = [value] if isinstance(value, str) else value
         if not all(name in ("auto", "none") or (name.startswith(("/", "~")) and "\0" not in name) for name in names):
             return 'expected "auto", "none" or a list of absolute directories, like ["auto", "/srv/hub"]'
+    if key == "listen" and not all(_is_address(text) for text in ([value] if isinstance(value, str) else value)):
+        return 'expected a list of "unix:/PATH" and "HOST:PORT", or [] for none'
     if key == "window":
         found = [wrong for window in value if (wrong := window_problem(window))]
         return found[0] if found else None
     if key == "dir" and not value.strip():
         return "expected a directory"
-    if key in ("dir", "path", "token_path", "hub_cache") and "\0" in value:
+    if key in ("dir", "path", "token_path", "token_file", "hub_cache") and "\0" in value:
         return "expected a path, which cannot hold NUL"
     return None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return not text or bool(parse_address(text))
+    except ValueError:
+        return False
 
 
 def _normal(config: Config, problems: list[str]) -> Config:
@@ -421,6 +460,7 @@ def _normal(config: Config, problems: list[str]) -> Config:
             problems.append(f"{key}: {show(text)}: there is no such home directory; give an absolute path")
             return text
 
+    listen = config.http.listen
     store_dir, hub_cache = path("store.dir", config.store.dir), config.store.hub_cache
     if hub_cache.startswith("~"):
         hub_cache = path("store.hub_cache", hub_cache)
@@ -440,6 +480,13 @@ def _normal(config: Config, problems: list[str]) -> Config:
             token_path=path("hub.token_path", config.hub.token_path),
         ),
         proxy=replace(config.proxy, url=config.proxy.url.rstrip("/")),
+        fleet=replace(config.fleet, url=config.fleet.url.rstrip("/")),
+        http=replace(
+            config.http,
+            listen=[text for text in ([listen] if isinstance(listen, str) else listen) if text],
+            hosts=[name.lower() for name in config.http.hosts],
+            token_file=path("http.token_file", config.http.token_file),
+        ),
         policy=replace(config.policy, formats=[name.lower().lstrip(".*") for name in config.policy.formats]),
     )
 

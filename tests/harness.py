@@ -70,11 +70,12 @@ class AgentProcess:
             HF_ENDPOINT=endpoint,
             WANTD_SPOOL__DIR=str(self.spool),
             WANTD_STORE__DIR=str(self.store),
+            WANTD_HTTP__LISTEN="",  # agents of other tests run beside this one, and a port is there once
             WANTD_DEBUG_LOOP_MS=str(LOOP_HELD_MS),
         )
         self.set(**settings)
         self.process: subprocess.Popen[bytes] | None = None
-        self.prefix: list[str] = []  # of its command: who runs it
+        self.prefix: list[str] = []  # of its command: who runs it, and where
 
     def set(self, **settings: Any) -> None:
         """Settings for the next start; capitals are environment variables as they are."""

@@ -153,7 +153,7 @@ def test_an_empty_variable_of_ours_is_a_setting(write: Write) -> None:
 @pytest.mark.parametrize(("section", "key", "default"), every_key())
 def test_every_key_can_be_set_by_file_and_by_variable(section: str, key: str, default: Any, write: Write) -> None:
     kinds = {bool: "true", int: "7", float: "2.5", str: "/x/y"}
-    texts = {"allow": "any", "formats": "bin"}
+    texts = {"allow": "any", "formats": "bin", "hosts": "gpu.example", "listen": "unix:/x/y"}
     choices = get_args(get_type_hints(SECTIONS[section])[key]) if isinstance(default, str) else ()
     if "url" in key or key == "endpoint":
         text = "https://x.example"
@@ -161,7 +161,7 @@ def test_every_key_can_be_set_by_file_and_by_variable(section: str, key: str, de
         text = next(choice for choice in choices if choice != default)
     else:
         text = texts.get(key) or kinds.get(type(default), "")
-    toml = '["bin"]' if key == "formats" else json.dumps(text) if isinstance(default, str) else text
+    toml = json.dumps([text]) if isinstance(default, list) else json.dumps(text) if isinstance(default, str) else text
     if key == "window":
         text, toml = '[{"from": "22:00", "max_rate": "5MB"}]', '[{from = "22:00", max_rate = "5MB"}]'
     by_file = load(write(f"[{section}]\n{key} = {toml}"), {})
@@ -338,6 +338,9 @@ def test_sizes_and_times_may_have_units(
         "[[hook]]\nexec = ['/bin/true']\non = ['redy']",
         "[[hook]]\nexec = ['/bin/true']\non = []",
         "[policy]\nformats = 'bin'",
+        "[http]\nlisten = ['7411']",
+        "[http]\nlisten = ['unix:relative']",
+        "[http]\nlisten = 7411",
         "hub = 'x'",
         "dir = 'x'",
         "[[hub]]\nofline = true",

@@ -13,10 +13,12 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from loguru import logger
@@ -57,6 +59,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {"m-Q4_K_M.gguf": b"GGUF weights"}
         self.silent = False
+        self.gated: str | bool = False
         self.asked: list[str] = []  # heads of requests
         self.url = ""
 
@@ -89,7 +92,11 @@ class FakeHub:
             name: {"size": len(data), "lfs": {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
             for name, data in self.files.items()
         }
-        return {"sha": COMMIT, "siblings": [{"rfilename": name, **file} for name, file in known.items()]}
+        return {
+            "sha": COMMIT,
+            "gated": self.gated,
+            "siblings": [{"rfilename": name, **file} for name, file in known.items()],
+        }
 
     def _manifest(self) -> dict[str, Any]:
         """As a load balancer of an older version tells of it: without hashes."""
@@ -116,6 +123,7 @@ class Agent:
             "store__dir": str(self.root / "models"),
             "store__hub_cache": str(self.root / "hub"),
             "adopt__caches": "none",
+            "http__listen": [],
             "hub__endpoint": self.hub.url,
             "policy__allow": "any",
             "scheduler__rescan_s": NEVER_S,
@@ -182,6 +190,11 @@ class Agent:
         with pytest.raises(WantdError) as caught:
             await asyncio.wait_for(self.app.sources.listing(QUERY), 8)
         return caught.value
+
+    async def locates(self) -> Location:
+        """Where the file of the model is said to be."""
+        listing = await self.app.sources.listing(QUERY)
+        return await self.app.sources.locate(replace(QUERY, revision=listing.commit), listing.files[0].name)
 
     @property
     def board(self) -> Board:
@@ -511,6 +524,66 @@ async def _with_proxy(agent: Agent, **settings: Any) -> FakeHub:
     return proxy
 
 
+# [fleet]
+
+
+@takes_effect("fleet.url")
+async def _fleet_url(agent: Agent) -> None:
+    await agent.start()
+    door = await _with_door()
+    assert (await agent.locates()).source == "hub"
+    await agent.reload("fleet.url", door.url)
+    assert (await agent.locates()).source == "fleet"
+    await door.stop()
+
+
+@takes_effect("fleet.listings")
+async def _fleet_listings(agent: Agent) -> None:
+    door = await _with_door()
+    await agent.start(fleet__url=door.url)
+    await agent.app.sources.listing(QUERY)
+    assert len(agent.hub.asked) == 1
+    await agent.reload("fleet.listings", True)
+    await agent.app.sources.listing(QUERY)
+    assert (len(agent.hub.asked), len(door.asked)) == (1, 1)
+    await door.stop()
+
+
+@takes_effect("fleet.gated")
+async def _fleet_gated(agent: Agent) -> None:
+    door = await _with_door()
+    agent.hub.gated = "manual"
+    await agent.start(fleet__url=door.url)
+    assert (await agent.locates()).source == "hub"
+    await agent.reload("fleet.gated", True)
+    assert (await agent.locates()).source == "fleet"
+    await door.stop()
+
+
+@takes_effect("fleet.patience_s")
+async def _fleet_patience(agent: Agent) -> None:
+    door = await _with_door()
+    await door.stop()
+    await agent.start(fleet__url=door.url, fleet__patience_s=NEVER_S)
+    await agent.reload("fleet.patience_s", 0.0)
+    assert (await asyncio.wait_for(agent.locates(), DEADLINE_S)).source == "hub"
+
+
+@takes_effect("fleet.slice_bytes")
+async def _slice_bytes(agent: Agent) -> None:
+    await agent.start(fleet__url="http://127.0.0.1:9", fleet__patience_s=0.0)
+    await agent.reload("fleet.slice_bytes", 2 * 1024 * 1024)
+    assert agent.app.files.slice_bytes() == 2 * 1024 * 1024
+    await agent.reload("fleet.url", "")
+    assert agent.app.files.slice_bytes() == 0
+
+
+async def _with_door() -> FakeHub:
+    door = FakeHub()
+    await door.start()
+    return door
+
+
 @takes_effect("proxy.url")
 async def _proxy_url(agent: Agent) -> None:
     proxy = await _with_proxy(agent, proxy__kind="hub")
@@ -780,6 +853,33 @@ async def _reap(agent: Agent) -> None:
     for _ in range(2):
         left.touch()
         await eventually(lambda: not left.exists(), "what a crash left is cleared")
+
+
+async def _asked(agent: Agent, **headers: str) -> int:
+    """The status of a response of the agent's own HTTP interface."""
+    assert agent.app.face
+    url = f"{agent.app.face.listening[0]}/v1/status"
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+        return response.status
+
+
+@takes_effect("http.hosts")
+async def _hosts(agent: Agent) -> None:
+    await agent.start(http__listen=["127.0.0.1:0"])
+    assert await _asked(agent, Host="gpu.example") == 403
+    await agent.reload("http.hosts", ["gpu.example"])
+    assert await _asked(agent, Host="gpu.example") == 200
+
+
+@takes_effect("http.token_file")
+async def _token_file(agent: Agent) -> None:
+    await agent.start(http__listen=["127.0.0.1:0"])
+    assert await _asked(agent) == 200
+    (agent.root / "token").write_text("secret\n")
+    await agent.reload("http.token_file", str(agent.root / "token"))
+    assert await _asked(agent) == 401
+    assert await _asked(agent, Authorization="Bearer wrong") == 401
+    assert await _asked(agent, Authorization="Bearer secret") == 200
 
 
 @takes_effect("log.level")

@@ -7,6 +7,7 @@ end of its `--help`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
@@ -21,9 +22,12 @@ COMMANDS = {
     "status": "show what is wanted, moving, ready and failed",
     "models": "list the models of the catalog",
     "allow": "allow models that are not in the catalog",
+    "open": "print the address of the agent's page, and open it in a browser",
+    "top": "show what the agent does, live in this terminal",
     "freeze": "print a manifest that brings the same bytes to another host",
     "demo": "try everything on this machine, without a network",
     "check": "check configuration, catalog, spool, store, disk, Hub and proxy",
+    "fleet": "many hosts: print nginx's configuration for the cache they share, or check it",
     "install-service": "install the systemd service: unit, users, directories, configuration",
     "uninstall-service": "remove the systemd service; models and wants stay",
     "completion": "print a completion script for a shell",
@@ -42,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return overview()
         arguments = parser([wanted] if wanted else []).parse_args(words)
         code: int = arguments.call(arguments)
+        sys.stdout.flush()
     except ConfigError as error:
         for problem in error.problems:
             print(f"wantd: {problem}", file=sys.stderr)
@@ -53,6 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
+        return Exit.FAILURE
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Standard output is full. What is left in its buffer would be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"wantd: cannot write to standard output: {error.strerror}", file=sys.stderr)
         return Exit.FAILURE
     return code
 

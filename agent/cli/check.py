@@ -16,6 +16,7 @@ from agent.config import (
     catalog_path,
     find_file,
     hub_token,
+    listen_addresses,
     load,
     own_directories,
     process_environment,
@@ -167,8 +168,17 @@ def _caches(config: Config) -> Iterator[Finding]:
 
 
 def _face(config: Config) -> Iterator[Finding]:
-    if config.http.listen:
-        yield Finding(WARNING, "http", "http.listen is set, but this version serves no HTTP", "leave it empty")
+    said = agent_of(config.spool.dir, Layout(config.store.dir))
+    if not config.http.listen:
+        yield Finding(GOOD, "http", "off")
+    elif not said.running or not said.said:
+        addresses = listen_addresses(config, process_environment())
+        yield Finding(GOOD, "http", f"{', '.join(map(str, addresses))} when the agent runs")
+    elif len(said.said.listening) < len(config.http.listen):
+        text = f"listening on {', '.join(said.said.listening) or 'nothing'}, not on all of http.listen"
+        yield Finding(WARNING, "http", text, "see the agent's log for the reason, or change http.listen")
+    else:
+        yield Finding(GOOD, "http", ", ".join(said.said.listening))
 
 
 async def _network(config: Config) -> list[Finding]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from agent.cli.arguments import not_empty, seconds
 from agent.cli.display import Display, display
 from agent.cli.watch import Watch, conclude
 from agent.config import load, process_environment
@@ -39,11 +40,15 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be requested."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="catalog id, org/name or URL; :QUANT and @REVISION")
+    parser.add_argument(
+        "models", nargs="+", type=not_empty, metavar="MODEL", help="catalog id, org/name or URL; :QUANT and @REVISION"
+    )
     parser.add_argument("--files", action="append", default=[], metavar="PATTERN", help="only files that match")
     parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="no files that match")
     parser.add_argument("--priority", type=int, default=5, choices=range(10), metavar="0-9", help="0 is first")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="stop waiting after this time; the want stays")
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="SECONDS", help="stop waiting after this time; the want stays"
+    )
     parser.add_argument("--no-wait", action="store_true", help="drop the wants, print their paths, do not wait")
     parser.add_argument("--wait-for-agent", action="store_true", help="also wait while no agent is running")
     parser.add_argument("--keep", action="store_true", help="keep wants that failed; they are removed otherwise")

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from agent.cli.arguments import not_empty, seconds
 from agent.cli.display import Display, display
 from agent.cli.watch import Watch, conclude
 from agent.config import load, process_environment
@@ -27,8 +28,10 @@ exit codes: 0 ready, 1 not ready within --timeout, else as `wantd get`
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to wait for."""
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a want of the spool, with or without .want")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="stop waiting after this time")
+    parser.add_argument(
+        "names", nargs="+", type=not_empty, metavar="NAME", help="a want of the spool, with or without .want"
+    )
+    parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="stop waiting after this time")
 
 
 def call(arguments: argparse.Namespace) -> int:

@@ -142,11 +142,11 @@ class ModelProgress:
             return 0.0
         return min(self.bytes_done / self.bytes_total, ALMOST)
 
-    def to_json(self, name: str) -> dict[str, Any]:
-        """One entry of `models`; `name` is the reference as this want spells it."""
-        cut = len(self.files) > FILES_SHOWN
+    def to_json(self, name: str, files_shown: int = FILES_SHOWN) -> dict[str, Any]:
+        """One entry of `models`; `name` is the reference as this want spells it. Of more files only those in motion."""
+        cut = len(self.files) > files_shown
         moving = {State.DOWNLOADING, State.VERIFYING}
-        shown = [file for file in self.files if file.state in moving][:FILES_SHOWN] if cut else self.files
+        shown = [file for file in self.files if file.state in moving][:files_shown] if cut else self.files
         value: dict[str, Any] = {
             "model": name,
             "repo": self.repo,
@@ -198,9 +198,12 @@ class WantInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelShown:
-    """One model as it is at one moment: its entry of `models`, and what the want as a whole is made of."""
+    """One model as it is at one moment: its entry of `models`, and what the want as a whole is made of.
 
-    entry: dict[str, Any]
+    Without an entry it counts, and is not shown.
+    """
+
+    entry: dict[str, Any] | None
     state: State
     fraction: float
     bytes_done: int
@@ -210,10 +213,13 @@ class ModelShown:
     waiting: Wait | None
 
 
-def show_model(name: str, model: ModelProgress) -> ModelShown:
-    """A model as it is now, in some microseconds, and one for each file. `name` is the reference that the want uses."""
+def show_model(name: str, model: ModelProgress, files: int | None = FILES_SHOWN) -> ModelShown:
+    """A model as it is now, in some microseconds, and one for each file. `name` is the reference that the want uses.
+
+    Of more than `files` files those in motion are shown; with None the model has no entry.
+    """
     return ModelShown(
-        model.to_json(name),
+        model.to_json(name, files) if files is not None else None,
         model.state,
         model.fraction,
         model.bytes_done,
@@ -253,7 +259,22 @@ def render(
     error: WantdError | None = None,
     waiting: Wait | None = None,
 ) -> tuple[bytes, float]:
-    """The whole progress file, and its `progress`, which is never under `least` (what was written before).
+    """The whole progress file, and its `progress`. The parameters are those of `describe`."""
+    value, fraction = describe(want, models, agent, now, least=least, error=error, waiting=waiting)
+    return encode(value, orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), fraction
+
+
+def describe(
+    want: WantInfo,
+    models: Sequence[ModelShown],
+    agent: AgentInfo,
+    now: datetime,
+    *,
+    least: float = 0.0,
+    error: WantdError | None = None,
+    waiting: Wait | None = None,
+) -> tuple[dict[str, Any], float]:
+    """What a progress file says, and its `progress`, which is never under `least` (what was written before).
 
     `models` are the want's, in its order. `error` and `waiting` are the want's own: it cannot be read, it is not time
     yet.
@@ -277,7 +298,7 @@ def render(
         "bytes_total": total,
         "rate_bytes_per_s": round(rate),
         "eta_s": eta,
-        "models": [model.entry for model in models],
+        "models": [model.entry for model in models if model.entry is not None],
         "waiting": to_json(holdup) if holdup and state is State.WAITING else None,
         "error": failed.to_json() if failed else None,
         "attempt": want.attempt,
@@ -290,11 +311,11 @@ def render(
     }
     if host := next((model.entry["throttled_by"] for model in models if "throttled_by" in model.entry), None):
         value["throttled_by"] = host
-    return _json(value), fraction
+    return value, fraction
 
 
-def _json(value: dict[str, Any]) -> bytes:
-    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+def encode(value: Any, option: int = 0) -> bytes:
+    """JSON, with `?` for what UTF-8 cannot hold. `option` is orjson's."""
     try:
         return orjson.dumps(value, option=option)
     except TypeError:  # a file name that is not UTF-8, as an unpaired surrogate

@@ -7,6 +7,8 @@ that a hash over the file in order is never far behind.
 
 from __future__ import annotations
 
+import re
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -19,11 +21,15 @@ SPAN_MAX = 64 * MIB  # times 16 connections: how far the front of the file may b
 SPAN_S = 2.0  # one request should last this long: a round trip of 100 ms between two then costs 5 %
 
 _MISSING, _TAKEN, _THERE = 0, 1, 2
+_RUN = re.compile(rb"\x02+")
 
 
-def granule_for(size: int) -> int:
-    """The granule, in bytes, for a file of `size` bytes: a power of two from 256 KiB to 4 MiB."""
-    granule = GRANULE_MIN
+def granule_for(size: int, slice_bytes: int = 0) -> int:
+    """The granule, in bytes, for a file of `size` bytes: 256 KiB to 4 MiB, doubled as the file grows.
+
+    Where a source keeps files in slices, `slice_bytes` is the smallest: a granule is then a number of whole slices.
+    """
+    granule = slice_bytes or GRANULE_MIN
     while granule < GRANULE_MAX and granule * GRANULES < size:
         granule *= 2
     return granule
@@ -88,6 +94,10 @@ class Grid:
     def is_there(self, index: int) -> bool:
         """Whether the granule is there."""
         return self._state[index] == _THERE
+
+    def there(self) -> list[tuple[int, int]]:
+        """Offsets of the first byte, and behind the last one, of each run of granules that are there."""
+        return [(self.start(run.start()), self.end(run.end() - 1)) for run in _RUN.finditer(self._state)]
 
     def take(self, most_bytes: int) -> tuple[int, int] | None:
         """Take the first run of missing granules, about `most_bytes` long but at least one granule.

@@ -50,7 +50,8 @@ class Listing:
     """All files of a repository at one commit, as one source lists them. Names are checked, none collide.
 
     `commit` is the revision as it was asked for where the source cannot tell which commit that is. `because` says why
-    the sources before this one were passed over, None where there was nothing to pass over.
+    the sources before this one were passed over, None where there was nothing to pass over. `restricted`: the Hub gives
+    the repository to some accounts only (gated or private).
     """
 
     source: str
@@ -58,6 +59,7 @@ class Listing:
     commit: str
     files: tuple[RemoteFile, ...]
     because: WantdError | None = None
+    restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class FetchRequest:
     """One file to download to `part_path`, resuming from what `journal_path` vouches for.
 
     `priority` runs 0 (first) to 9 (last). `label` is for logs and errors. Connections are shared among groups, each of
-    them what one model fetches; a request that names none is a group of its own.
+    them what one model fetches; a request that names none is a group of its own. `slice_bytes`: see `granule_for`.
     """
 
     label: str
@@ -102,6 +104,7 @@ class FetchRequest:
     sha256: str | None = None
     git_sha1: str | None = None
     priority: int = 5
+    slice_bytes: int = 0
     group: str = ""
 
     @property

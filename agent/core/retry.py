@@ -65,6 +65,11 @@ UNTOLD_WAIT_S = 5.0  # after a 429 that does not say for how long; doubles with 
 REFUSED_WAIT_MIN_S = 1.0  # `Retry-After: 0` on a refusal is no leave to ask in a tight loop
 RESUME_SPACING_S = 0.1  # between requests after a wait, until a response says that all is well
 
+# -- plans (jobs/runner.py) ------------------------------------------------------------------------------------------
+
+# Of 16 places for plans, each is kept so long where sources have failed 16 in a row: 32 tries a second, whoever waits.
+FAILED_PLAN_S = 0.5
+
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 SOURCE_FAULTS = 3  # responses 5xx in a row after which a source counts as down; one may be about one model alone
@@ -77,6 +82,13 @@ UNUSABLE_FILE_S = 60.0  # the same for one that gave nothing usable, which is fo
 MANIFEST_S = 60.0  # a load balancer's manifest is asked for again after so long: once for the files of one model
 REPORT_CONNECT_S = 2.0  # a progress report to the load balancer is worth little, and the next one comes in seconds
 REPORT_S = 3.0  # the same for its response
+
+# -- the fleet (sources/fleet.py) --------------------------------------------------------------------------------------
+
+DOOR_CONNECT_S = 1.0  # the door is on this host, or as near: a connection takes less than a millisecond
+DOOR_OPEN_S = 1.0  # the files of one model are located within moments of each other: one look serves them
+DOOR_SHUT_S = 30.0  # nginx is restarted within seconds; a host that is rebuilt is not asked for at each file
+FLEET_STRIKES = 2  # failures in a row until the Hub is asked for a file; a ring passes over a member that died
 
 # -- what other programs of this host have (sources/host_caches.py) ------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from agent.clock import Clock
 from agent.config import Transfer
+from agent.core.limits import SLICE_MODELS
 from agent.core.retry import Backoff
 from agent.core.states import FINAL, State
 from agent.core.target import Target
@@ -223,9 +224,11 @@ class Board:
     async def stop(self) -> None:
         """Cancel everything and wait until it has stopped; partials and store stay whole."""
         tasks = [task for _, task in self._runs.values()] + list(self._ending)
-        for task in tasks:
+        for number, task in enumerate(tasks):
             if not task.cancelling():  # once is enough: a second time would cut off what it finishes first
                 task.cancel()
+            if number % SLICE_MODELS == SLICE_MODELS - 1:
+                await asyncio.sleep(0)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # The life of a job

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.clock import Clock
@@ -32,7 +33,8 @@ from agent.store.space import Space
 class Files:
     """Has files complete and verified on this host. Everything it works with is handed in.
 
-    Without `adoption`, what other programs have is not looked at.
+    Without `adoption`, what other programs have is not looked at. `slice_bytes` is how large the pieces are that a
+    fleet keeps, 0 where there is none.
     """
 
     source: Source
@@ -44,6 +46,7 @@ class Files:
     clock: Clock
     proving: Proving
     adoption: Adoption | None = None
+    slice_bytes: Callable[[], int] = lambda: 0
 
     async def obtain(self, run: Run, file: PlanFile, shown: FileProgress) -> tuple[str, Fetched]:
         """The path of the file, complete and verified; it is in the stage too where the run has one.
@@ -173,6 +176,7 @@ class Files:
             sha256=file.sha256,
             git_sha1=file.git_sha1,
             priority=job.priority,
+            slice_bytes=self.slice_bytes(),
             group=job.target.name,
         )
         asked = query(job.target, file.repo, file.commit)

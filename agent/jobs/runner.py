@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
+from agent.core.limits import PLANS_AT_ONCE
 from agent.core.plan import Plan
 from agent.core.progress import FileProgress
 from agent.core.remote import Fetched
+from agent.core.retry import FAILED_PLAN_S
 from agent.core.selection import RULES
 from agent.core.waits import ForDisk, ForSlot
 from agent.core.words import timestamp
@@ -64,12 +66,13 @@ class Runner:
     endpoint: Callable[[], str]
     agent: str
     plans: HeldPlans = field(default_factory=HeldPlans)
+    failures: int = 0  # plans in a row that could not be made now
 
     async def run(self, run: Run) -> Published:
         """Have the model published. Raises WantdError, NotNow, CancelledError; the store is whole after each."""
         job = run.job
         job.resolve()
-        await asyncio.to_thread(self.layout.create)  # somebody may have removed it
+        await asyncio.to_thread(self.layout.create_again)  # somebody may have removed it
         if proved := await self.files.proving.model(job):
             return proved
         first = await self._plan(run)
@@ -106,7 +109,19 @@ class Runner:
             if old and self.revisit.due(old, job.target):
                 plan = await self.revisit.plan(run, old)
                 return old if plan is None else (old, plan)
-            return None, await self.planner.plan(run)
+            return None, await self._plan_or_slow_down(run)
+
+    async def _plan_or_slow_down(self, run: Run) -> Plan:
+        """The plan. While sources fail everybody, each failure keeps its place for a moment: thousands may wait."""
+        try:
+            plan = await self.planner.plan(run)
+        except WantdError as error:
+            self.failures = self.failures + 1 if error.retryable else 0
+            if self.failures > PLANS_AT_ONCE:
+                await self.clock.sleep(FAILED_PLAN_S)
+            raise
+        self.failures = 0
+        return plan
 
     @contextlib.asynccontextmanager
     async def _model_lock(self, run: Run) -> AsyncIterator[None]:
@@ -145,6 +160,7 @@ class Runner:
                 run.stage = None
                 await finish_before_cancel(asyncio.to_thread(stage.drop))
                 raise
+        job.publish(record)
         await asyncio.to_thread(self._forget_partials, job)
         await asyncio.to_thread(self.view.show, published.record)
         await asyncio.to_thread(stage.note_stamps)

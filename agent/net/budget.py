@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 
 from cachetools import LRUCache
@@ -20,17 +20,19 @@ from agent.errors import Code, WantdError
 LOW_SHARE = 0.1  # below a tenth of the quota the rest is spread over the time until the window ends
 LOW_COUNT = 10  # the same where the server does not tell its quota
 MAX_HOSTS = 1024  # redirects can name any number of hosts
+QUOTAS_KEPT = 8  # of one host; the Hub has two
 MAX_HEADER = 1024  # characters that are read of one header
 _REFUSALS = (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What is left of one quota: `remaining` requests in the next `reset_s` seconds, of `limit` (0 = unknown)."""
+    """The quota `name`: `remaining` requests are left for the next `reset_s` seconds, of `limit` (0 = unknown)."""
 
     remaining: int
     reset_s: float
     limit: int = 0
+    name: str = ""
 
     @property
     def spacing_s(self) -> float:
@@ -43,7 +45,7 @@ def parse_quotas(ratelimit: str, policy: str = "") -> list[Quota]:
     """`"api";r=0;t=55` and `"fixed window";"api";q=500;w=300` as quotas; text without any gives none."""
     limits = {name: values["q"] for name, values in _items(policy) if "q" in values}
     return [
-        Quota(values["r"], float(min(values["t"], SERVER_WAIT_MAX_S)), limits.get(name, 0))
+        Quota(values["r"], float(min(values["t"], SERVER_WAIT_MAX_S)), limits.get(name, 0), name)
         for name, values in _items(ratelimit)
         if "r" in values and "t" in values
     ]
@@ -103,6 +105,8 @@ class _Host:
     next_at: float = 0.0  # when the last slot was taken, plus the spacing
     resuming: bool = False  # a wait was asked for, and no good response came since it ended
     refusals: int = 0
+    quotas: list[Quota] = field(default_factory=list)  # as the last response told them,
+    told_at: float = 0.0  # and when that was
 
 
 class HostBudgets:
@@ -136,6 +140,7 @@ class HostBudgets:
             elif not refused and now >= state.blocked_until:
                 state.resuming = False
             if quotas:
+                state.quotas, state.told_at = quotas[:QUOTAS_KEPT], now
                 state.spacing_s = max(quota.spacing_s for quota in quotas)
                 state.spacing_until = now + max(quota.reset_s for quota in quotas)
 
@@ -168,6 +173,17 @@ class HostBudgets:
                 return due - now
             state.next_at = now + spacing
             return 0.0
+
+    def quotas(self) -> list[tuple[str, Quota]]:
+        """What hosts told of their quotas that has not run out since, with the seconds that are left now."""
+        with self._lock:
+            now = self._clock()
+            return [
+                (host, replace(quota, reset_s=quota.reset_s - (now - state.told_at)))
+                for host, state in self._hosts.items()
+                for quota in state.quotas
+                if quota.reset_s > now - state.told_at
+            ]
 
     def _state(self, host: str) -> _Host:
         state = self._hosts.get(host)

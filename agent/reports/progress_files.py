@@ -109,6 +109,7 @@ class ProgressFiles:
         self._large_due = -math.inf
         self._named = 0  # wants that could not be written, named in the log since the last retry
         self._unnamed = 0
+        self._fresh: set[Ticket] = set()  # of the urgent ones, those that have no progress file yet: what intake adds
         self._moved: dict[Job, None] = {}  # jobs with more bytes, not yet spread to their wants
         self._batch = BATCH
         self.counts: Counter[State] = Counter()
@@ -165,13 +166,15 @@ class ProgressFiles:
             if isinstance(subject, Ticket):
                 self._bytes.discard(subject)
                 self._urgent.put(subject, None)
+                if subject.shown is None:
+                    self._fresh.add(subject)
             elif isinstance(subject, Job) and change is Change.STATE:
                 self._moved.pop(subject, None)
                 self._urgent_jobs.add(subject)
             elif isinstance(subject, Job) and change is Change.BYTES:
                 self._moved[subject] = None
         self._urgent_jobs.some()
-        self._changes.backlog = len(self._urgent)
+        self._changes.backlog = len(self._fresh)
 
     def _spread_bytes(self) -> None:
         if not self._bytes and not self._bytes_jobs:
@@ -183,11 +186,12 @@ class ProgressFiles:
     async def _write(self, queue: FairQueue[Ticket, None]) -> None:
         taken = [ticket for ticket, _ in queue.take(self._batch)]
         tickets = [ticket for ticket in taken if ticket.gone or len(ticket.parts) <= SLICE_MODELS]
+        self._fresh.difference_update(taken)
         self._large.update((ticket, None) for ticket in taken if ticket not in tickets)
         if not tickets:
             return
         pages = [self._page(ticket) for ticket in tickets]
-        self._changes.backlog = len(self._urgent)
+        self._changes.backlog = len(self._fresh)
         began = time.monotonic()  # of the machine, whatever clock the agent is given: it measures the disk
         failures = await asyncio.to_thread(_write_all, self._spool, pages)
         each = max((time.monotonic() - began) / len(pages), 1e-6)

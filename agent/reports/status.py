@@ -46,7 +46,10 @@ class Unanswered(msgspec.Struct, frozen=True):
 
 
 class AgentFile(msgspec.Struct, frozen=True):
-    """What an agent says of itself. `process_start` tells its process from a later one with the same id (proc(5))."""
+    """What an agent says of itself. `process_start` tells its process from a later one with the same id (proc(5)).
+
+    `listening` is where its HTTP face is reached, each as `unix:PATH` or `http://HOST:PORT`.
+    """
 
     pid: int
     process_start: int | None
@@ -56,6 +59,7 @@ class AgentFile(msgspec.Struct, frozen=True):
     spool: str
     config: str = ""
     restart_needed: list[str] = []
+    listening: list[str] = []
     unanswered: list[Unanswered] = []
 
 
@@ -68,6 +72,7 @@ class AgentReport:
     config: str
     started_at: datetime
     restart_needed: list[str] = field(default_factory=list)
+    listening: list[str] = field(default_factory=list)
     _written: AgentFile | None = None
 
     def write(self, unanswered: dict[str, str]) -> None:
@@ -82,6 +87,7 @@ class AgentReport:
             spool=self.spool,
             config=self.config,
             restart_needed=self.restart_needed,
+            listening=self.listening,
             unanswered=[Unanswered(ascii(path), why) for path, why in first],
         )
         path = self.layout.agent_file(self.spool)

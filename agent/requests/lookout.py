@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from agent.clock import Clock
@@ -103,6 +104,7 @@ class Lookout:
         self._glance_at = 0.0
         self._hinted = 0  # hints since the last glance
         self._heard_at = 0.0  # when there was a hint last
+        self.scanned_at: datetime | None = None  # when the last scan ended
 
     async def next(self) -> Look:
         """What to look at now; empty where there was nothing after all."""
@@ -203,6 +205,7 @@ class Lookout:
         await self._put_all([path for path in found.changed if path not in self._later])
         await self._put_all(found.removed)  # looked at once more: they may have come back meanwhile
         self._unanswered += found.unanswered
+        self.scanned_at = self._clock.now()
         now = self._clock.monotonic()
         self._rest_until = now + (now - began) * SCAN_REST
         if self._watcher.polling and self._scan_at is None:

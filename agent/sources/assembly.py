@@ -6,16 +6,19 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.clock import Clock
 from agent.config import Config, hub_token, proxy_key, report_url
 from agent.core.names import SafeName
+from agent.core.ports import Source
 from agent.core.remote import Listing, Location, Query
-from agent.core.retry import REPORT_CONNECT_S, REPORT_S
+from agent.core.retry import DOOR_CONNECT_S, REPORT_CONNECT_S, REPORT_S
 from agent.errors import Code, WantdError
 from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.net.client import Http, Limits
 from agent.net.redirect import same_origin
-from agent.sources.chain import Chain
+from agent.sources.chain import Chain, SourceHealth
+from agent.sources.fleet import Door, FleetSource, connects_to
 from agent.sources.host_caches import HostCaches
 from agent.sources.hub import HubSource
 from agent.sources.hub_cache import HubCacheSource, has_hub_cache
@@ -39,28 +42,32 @@ class Assembly:
         config: Callable[[], Config],
         environ: Mapping[str, str],
         budgets: HostBudgets,
+        clock: Clock,
         host_caches: HostCaches | None = None,
     ) -> None:
         self._config = config
         self._environ = environ
         self._budgets = budgets
+        self._clock = clock
         self._host_caches = host_caches
         self._clients: dict[str, tuple[object, Http]] = {}  # by what they are for, with what they were made from
         self._built_for: Config | None = None
         self._chain: Chain | None = None
+        self._source: Source | None = None  # the chain, or the fleet before it
 
-    async def chain(self) -> Chain:
-        """The chain of the configuration in force."""
+    async def source(self) -> Source:
+        """The sources of the configuration in force, as one."""
         config = self._config()
-        if self._chain is None or config is not self._built_for:
+        if self._source is None or config is not self._built_for:
             old_chain, old_clients = self._chain, dict(self._clients)
             self._chain, self._built_for = self._build(config), config
+            self._source = self._with_fleet(config, self._chain)
             if old_chain is not None:
                 await old_chain.close()
             for purpose, (_, client) in old_clients.items():
                 if self._clients.get(purpose, (None, None))[1] is not client:
                     await client.close()
-        return self._chain
+        return self._source
 
     @property
     def name(self) -> str:
@@ -69,11 +76,15 @@ class Assembly:
 
     async def listing(self, query: Query) -> Listing:
         """See `core.ports.Source`."""
-        return await (await self.chain()).listing(query)
+        return await (await self.source()).listing(query)
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """See `core.ports.Source`."""
-        return await (await self.chain()).locate(query, name, failed)
+        return await (await self.source()).locate(query, name, failed)
+
+    def health(self) -> list[SourceHealth]:
+        """How each source was when it was asked last, in their order; empty before the first question."""
+        return self._chain.health() if self._chain else []
 
     async def close(self) -> None:
         """Close every connection."""
@@ -83,7 +94,7 @@ class Assembly:
 
     async def report(self, document: Mapping[str, Any]) -> bool:
         """Post a document to `proxy.report_url`. False where nothing is to be reported. Raises WantdError."""
-        await self.chain()
+        await self.source()
         config = self._config()
         url = report_url(config)
         if not config.proxy.report or "report" not in self._clients:
@@ -116,6 +127,16 @@ class Assembly:
         llmlb = LlmlbSource(client, self._budgets, proxy.url, key=proxy_key(self._environ), hub=hub.endpoint)
         mirror = HubSource(client, self._budgets, proxy.url, name="mirror")  # no token: it is the Hub's alone
         return Chain([origin, ProxySource(llmlb, mirror, proxy.kind), *last])
+
+    def _with_fleet(self, config: Config, chain: Chain) -> Source:
+        fleet = config.fleet
+        limits = Limits(connect_s=DOOR_CONNECT_S, head_s=config.hub.answer_timeout_s)
+        client = self._client("fleet", fleet.url, limits, Code.HUB_UNREACHABLE)
+        if client is None:
+            return chain
+        door = Door(connects_to(fleet.url), self._clock, lambda: fleet.patience_s)
+        listings = HubSource(client, self._budgets, fleet.url, name="fleet") if fleet.listings else None
+        return FleetSource(fleet.url, door, client.rule, chain, self._clock, listings=listings, gated=fleet.gated)
 
     def _client(self, purpose: str, url: str, limits: Limits, unreachable: Code) -> Http | None:
         """The client for a URL that a person configured: the one there is, if it was made for the same."""

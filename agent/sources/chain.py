@@ -7,9 +7,10 @@ found, gated, bad token) is final. Bytes from one source are kept when the next 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from cachetools import LRUCache, TLRUCache
@@ -31,6 +32,15 @@ _WRONG = frozenset({Code.CHECKSUM_MISMATCH, Code.HUB_PROTOCOL})
 _Key = tuple[str, str, str]  # repository, revision, file
 
 
+@dataclass(frozen=True, slots=True)
+class SourceHealth:
+    """Whether a source answered when it was asked last, None before that, and why it did not."""
+
+    name: str
+    ok: bool | None
+    why: str | None
+
+
 class Chain:
     """An ordered list of sources behind the contract of one. To be closed with `close`."""
 
@@ -41,6 +51,7 @@ class Chain:
             raise ValueError("a chain needs a source")
         self._sources = tuple(sources)
         self._breakers = [Breaker(clock) for _ in sources]
+        self._last: dict[int, WantdError | None] = {}  # by place: how the last question to the source ended
         # For a file whose locations failed: the place of the source in use, and how often in a row it failed.
         self._strikes: LRUCache[_Key, tuple[int, int]] = LRUCache(REMEMBERED)
         # By place of the source and file: what a fallback gave that was not the file. Each for its own time.
@@ -87,7 +98,8 @@ class Chain:
         """
         count = len(self._sources)
         if count == 1:
-            return 0, await ask(self._sources[0]), None
+            with self._noting(0):
+                return 0, await ask(self._sources[0]), None
         for source, breaker in zip(self._sources, self._breakers, strict=True):
             breaker.probe(source.name, _question(ask, source))
         errors: dict[int, WantdError] = {}
@@ -100,7 +112,8 @@ class Chain:
             try:
                 # The last one in the row is waited for, however long it takes.
                 question, patient = _question(ask, self._sources[at]), at == order[-1]
-                result = await self._breakers[at].ask(self._sources[at].name, question, patient=patient)
+                with self._noting(at):
+                    result = await self._breakers[at].ask(self._sources[at].name, question, patient=patient)
             except WantdError as error:
                 # Only the first source is the origin: that another does not have it proves nothing.
                 if at == 0 and not _passed_over(error):
@@ -110,6 +123,25 @@ class Chain:
                 before = {place: why for place, why in (skipped | errors).items() if place < at}
                 return at, result, self._summed(before, query, name) if before else None
         raise self._summed(errors, query, name)
+
+    @contextlib.contextmanager
+    def _noting(self, at: int) -> Iterator[None]:
+        """Keep in mind how a question to a source ends."""
+        try:
+            yield
+        except WantdError as error:
+            self._last[at] = error if _passed_over(error) else None
+            raise
+        self._last[at] = None
+
+    def health(self) -> list[SourceHealth]:
+        """Of each source, in their order, how the last question ended. A definite "no" is an answer as well."""
+        found = []
+        for at, source in enumerate(self._sources):
+            error = self._breakers[at].why or self._last.get(at)
+            ok = False if error else (True if at in self._last else None)
+            found.append(SourceHealth(source.name, ok, error.message if error else None))
+        return found
 
     def _summed(self, errors: dict[int, WantdError], query: Query, file: SafeName | None) -> WantdError:
         """One error for what every source said: the first retryable one leads, the others stand beside it."""

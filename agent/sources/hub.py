@@ -71,13 +71,13 @@ class HubSource:
         with _about(asked):
             url = f"{self._endpoint}/api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true"
             response = self._good(await self._http.get(url, self._auth()), asked)
-            commit, files = await self._beside(response, lambda: self._read_listing(response, asked))
+            commit, files, restricted = await self._beside(response, lambda: self._read_listing(response, asked))
             if files is None:
                 files = await self._tree(asked, commit)
             self._listed[repo.lower(), commit] = await self._beside(
                 response, lambda: {file.name: file for file in files}
             )
-            return Listing(self.name, repo, commit, files)
+            return Listing(self.name, repo, commit, files, restricted=restricted)
 
     async def _beside(self, response: Response, work: Callable[[], T]) -> T:
         """What `work` makes of a response. A long one takes a second: in a thread, and one at a time, since what
@@ -88,8 +88,8 @@ class HubSource:
         async with self._reading:
             return await asyncio.to_thread(work)
 
-    def _read_listing(self, response: Response, asked: Asked) -> tuple[str, tuple[RemoteFile, ...] | None]:
-        """Commit and files of a model's own document; None where the files are not among it."""
+    def _read_listing(self, response: Response, asked: Asked) -> tuple[str, tuple[RemoteFile, ...] | None, bool]:
+        """Commit and files of a model's own document, None where they are not in it, and whether it is restricted."""
         model, revision = response.json(), asked.revision
         if not isinstance(model, dict):
             raise parse.unexpected("the model is not an object")
@@ -99,7 +99,7 @@ class HubSource:
         self.recognised = True
         if parse.is_commit(revision) and commit != revision:
             raise parse.unexpected(f"asked for commit {revision}, got commit {commit}")
-        return commit, parse.files_of(model.get("siblings"))
+        return commit, parse.files_of(model.get("siblings")), parse.is_restricted(model)
 
     async def locate(self, query: Query, name: SafeName, failed: WantdError | None = None) -> Location:
         """Where to read the file's bytes now. See `core.ports.Source`.

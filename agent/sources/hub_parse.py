@@ -39,6 +39,11 @@ def commit_of(value: Any) -> str:
     raise unexpected(f"{show(repr(value), 60)} is not a commit")
 
 
+def is_restricted(model: Mapping[str, Any]) -> bool:
+    """Whether the Hub gives the files of the repository to some accounts only, from its answer about the model."""
+    return any(model.get(key) not in (None, False) for key in ("gated", "private"))
+
+
 def is_commit(text: str) -> bool:
     """Whether the text is a whole commit id, and no branch or tag."""
     return bool(_SHA1.match(text))

@@ -21,8 +21,9 @@ from agent.core.target import Target
 from agent.core.waits import Wait
 from agent.errors import WantdError
 from agent.state.feed import Change, Feed
+from agent.state.news import ModelNews
 from agent.state.ticket import Ticket
-from agent.store.layout import Published
+from agent.store.layout import Published, Record
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -144,6 +145,10 @@ class Job:
         else:
             self.log.info("{}: {} no longer holds back", name, ascii(progress.throttled_by))
         progress.throttled_by = host
+
+    def publish(self, record: Record) -> None:
+        """Its run has published the model, and will say `ready`."""
+        self._feed.changed(ModelNews(record.model, "published", record.source))
 
     def ready(self, published: Published) -> None:
         """The model is in the store."""

@@ -51,6 +51,11 @@ class Space:
         self._reserved[key] = need
         return None
 
+    @property
+    def reserved(self) -> int:
+        """Bytes that are reserved and not yet on disk."""
+        return sum(self._reserved.values())
+
     def free(self) -> int:
         """Free bytes that are not reserved."""
         disk = self.statvfs(self.root)

@@ -256,6 +256,12 @@ class Download:
             return done, self.grid.complete
 
     @property
+    def there(self) -> list[tuple[int, int]]:
+        """The byte ranges, each as its first byte and the one behind its last, that the journal vouches for."""
+        with self.lock:
+            return self.grid.there() if self.grid else []
+
+    @property
     def all_there(self) -> bool:
         """Whether nothing but verification is left."""
         with self.lock:

@@ -119,6 +119,15 @@ class Engine:
         """See `agent.core.ports.Transfer.throttled_by`."""
         return self._lanes.throttled_by(group)
 
+    def there(self, part_path: str) -> list[tuple[int, int]] | None:
+        """The byte ranges that are on disk of a file on its way; None where it is not on its way."""
+        return next((one.there for one in self._reports if one.request.part_path == part_path), None)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are at work now."""
+        return sum(len(download.pieces) for download in self._reports)
+
     async def _leave(self, download: Download, changed: asyncio.Event) -> None:
         """Stop the lanes of a fetch that ends, however it ends, and wait for them within reason."""
         download.close()

@@ -102,7 +102,7 @@ class Partial:
         `sums` has the claims afterwards, none of them verified.
         """
         request = self._request
-        mine = Identity(size, granule_for(size), request.sha256, request.git_sha1, etag)
+        mine = Identity(size, granule_for(size, request.slice_bytes), request.sha256, request.git_sha1, etag)
         with disk_errors(request.part_path):
             there = os.fstat(self._fd).st_size
             found = parse_journal(_read(request.journal_path), there)
@@ -143,7 +143,8 @@ class Partial:
 
     def adopt(self, size: int) -> Identity:
         """The `size` bytes that were written are the whole file."""
-        self._identity = Identity(size, granule_for(size), self._request.sha256, self._request.git_sha1)
+        granule = granule_for(size, self._request.slice_bytes)
+        self._identity = Identity(size, granule, self._request.sha256, self._request.git_sha1)
         self.whole_without_journal = True
         return self._identity
 

@@ -105,6 +105,8 @@ def status(**more: Any) -> dict[str, Any]:
         "store": STORE,
         "waiting": {},
         "max_rate": 0,
+        "rates": {"step_s": 2, "bytes_per_s": []},
+        "window": None,
         "connections": 0,
         "disk": {
             "used_bytes": 0,

@@ -195,8 +195,7 @@ def _anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_file_of_the_project_that_a_page_names_is_there(path: Path) -> None:
     named = re.findall(r"`((?:agent|bench|config|docs|systemd|tests)/[\w./-]+)`", path.read_text())
-    future = {"agent/http/", "tests/http/", "agent/http"}  # the page says that they are not there yet
-    assert [name for name in named if name not in future and "NAME" not in name and not _is_there(name)] == []
+    assert [name for name in named if "NAME" not in name and not _is_there(name)] == []
 
 
 def _is_there(name: str) -> bool:

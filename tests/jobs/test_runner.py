@@ -19,6 +19,7 @@ from agent.jobs.run import NotNow, Run
 from agent.jobs.runner import FILES_AT_ONCE, LOGGED_FILES
 from agent.state.feed import Change
 from agent.state.job import Job
+from agent.state.news import ModelNews
 from agent.store.layout import read_record
 from agent.store.locks import Locks
 from tests.fakes import COMMIT, START, error, logged, settle, ticket
@@ -66,7 +67,7 @@ async def test_its_states_follow_each_other(shop: Workshop) -> None:
     changes = shop.feed.subscribe()
     await shop.run(job)
     assert states == [State.RESOLVING, State.DOWNLOADING]
-    assert changes.take() == {job: Change.STATE}
+    assert changes.take() == {job: Change.STATE, ModelNews("qwen3", "published", "hub"): Change.STATE}
     assert job.progress.state is State.VERIFYING
     assert [(file.name, file.size, file.state) for file in job.progress.files] == [(NAME, 12, State.READY)]
     assert (job.progress.bytes_done, job.progress.bytes_total) == (12, 12)

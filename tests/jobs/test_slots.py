@@ -81,3 +81,42 @@ async def test_more_places_let_waiters_in_at_once() -> None:
     for name in line.order:
         line.leave[name].set()
     await asyncio.gather(*line.tasks.values())
+
+
+async def test_directories_have_their_turn_however_many_wait_in_one() -> None:
+    slots, order = Slots(lambda: 1, lambda: 0.0), []
+
+    async def stay(path: str) -> None:
+        async with slots.place(lambda: 5, path=path):
+            order.append(path)
+            await asyncio.sleep(0)
+
+    paths = [f"/spool/flood/{number}.want" for number in range(20)] + ["/spool/other/x.want"]
+    await asyncio.gather(*(stay(path) for path in paths))
+    assert order.index("/spool/other/x.want") <= 2
+    assert [path for path in order if "flood" in path] == paths[:20]
+
+
+async def test_a_better_priority_counts_once_it_is_reconsidered() -> None:
+    priorities = {"one": 5, "two": 5}
+    slots, order = Slots(lambda: 1, lambda: 0.0), []
+
+    async def stay(name: str) -> None:
+        async with slots.place(lambda: priorities[name]):
+            order.append(name)
+
+    async with slots.place(lambda: 5):
+        tasks = [asyncio.create_task(stay(name)) for name in priorities]
+        await asyncio.sleep(0)
+        priorities["two"] = 0
+        slots.reconsider()
+    await asyncio.gather(*tasks)
+    assert order == ["two", "one"]
+
+
+async def test_a_place_is_free_while_nobody_waits() -> None:
+    slots = Slots(lambda: 1, lambda: 0.0)
+    assert slots.is_free
+    async with slots.place(lambda: 5):
+        assert not slots.is_free
+    assert slots.is_free

@@ -162,8 +162,11 @@ def test_any_number_of_hosts_takes_bounded_memory(budgets: HostBudgets) -> None:
 
 def test_the_hubs_headers_are_read() -> None:
     policy = '"fixed window";"api";q=500;w=300, "fixed window";"resolvers";q=3000;w=300'
-    assert parse_quotas('"api";r=499;t=55', policy) == [Quota(499, 55.0, 500)]
-    assert parse_quotas('"api"; r=1; t=2, "resolvers";r=3;t=4', policy) == [Quota(1, 2.0, 500), Quota(3, 4.0, 3000)]
+    assert parse_quotas('"api";r=499;t=55', policy) == [Quota(499, 55.0, 500, "api")]
+    assert parse_quotas('"api"; r=1; t=2, "resolvers";r=3;t=4', policy) == [
+        Quota(1, 2.0, 500, "api"),
+        Quota(3, 4.0, 3000, "resolvers"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "x", '"api"', "r=1", "t=1", '"api";r=-1;t=5', "r=a;t=b", ";;,,==", "r=٣;t=٣"])

@@ -19,7 +19,7 @@ from agent.core.want import Want, WantedModel
 from agent.core.words import timestamp
 from agent.errors import Code
 from agent.reports.progress_files import BATCH, BYTES_SHARE, SPREAD, UNWRITABLE_WARNINGS, ProgressFiles
-from agent.state.feed import Feed
+from agent.state.feed import BACKLOG, Feed
 from agent.state.job import Job
 from agent.state.ticket import Ticket
 from tests.fakes import START, FakeClock, Inline, error, eventually, logged, published, settle, target
@@ -474,3 +474,20 @@ async def test_byte_counts_of_thousands_take_a_quarter_of_the_time(desk: Desk) -
     await settle()
     assert taken[0] > BATCH * 0.01
     serving.cancel()
+
+
+async def test_only_wants_without_a_progress_file_hold_intake_back(desk: Desk) -> None:
+    tickets = [desk.ticket(f"w{number}") for number in range(BACKLOG)]
+    for ticket in tickets:
+        ticket.shown = State.WAITING
+        desk.feed.changed(ticket)
+    desk.files._sort()
+    await desk.feed.wait_for_capacity()
+    for ticket in tickets:
+        ticket.shown = None
+        desk.feed.changed(ticket)
+    desk.files._sort()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(desk.feed.wait_for_capacity(), 0)
+    await desk.files.drain()
+    await desk.feed.wait_for_capacity()

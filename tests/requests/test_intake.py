@@ -587,3 +587,59 @@ async def test_no_more_is_taken_in_while_a_reader_is_too_far_behind(spool: Spool
     await settle()
     assert spool.runner.active == ["qwen3"]
     serving.cancel()
+
+
+# Wants of many models
+
+
+def many(spool: Spool) -> list[str]:
+    """More names than are dealt with in one go, of which the last three are known."""
+    return [*(f"no-such-{number}" for number in range(2 * SLICE_MODELS)), "qwen3", "mistral", "phi"]
+
+
+async def test_a_want_of_many_models_is_queued_at_once_and_begun_in_its_turn(spool: Spool) -> None:
+    ticket = await spool.write({"models": many(spool)})
+    assert (ticket.state, ticket.parts) == (State.QUEUED, ())
+    await spool.intake.bulk.work()
+    assert len(ticket.parts) == 2 * SLICE_MODELS + 3
+    assert len(spool.jobs) == 3
+    assert [isinstance(part, WantdError) for part in ticket.parts[-4:]] == [True, False, False, False]
+
+
+async def test_one_of_many_models_that_goes_before_or_after_it_was_begun_leaves_no_job(spool: Spool) -> None:
+    await spool.write({"models": many(spool)})
+    await spool.remove()
+    await spool.intake.bulk.work()
+    assert spool.jobs == {}
+    await spool.write({"models": many(spool)})
+    await spool.intake.bulk.work()
+    assert len(spool.jobs) == 3
+    await spool.remove()
+    await spool.intake.bulk.work()
+    assert spool.jobs == {}
+    assert spool.tickets == {}
+
+
+async def test_one_of_many_models_that_is_written_again_is_what_it_was_last(spool: Spool) -> None:
+    await spool.write({"models": many(spool)})
+    await spool.intake.bulk.work()
+    await spool.write({"models": [*many(spool), "no-such"][::-1]})
+    ticket = await spool.write("mistral")
+    await spool.intake.bulk.work()
+    assert [job.target.id for job in spool.jobs.values()] == ["mistral"]
+    assert next(iter(spool.jobs.values())).wanted_by == {ticket: 5}
+
+
+async def test_another_catalog_begins_one_of_many_models_again_where_it_differs(spool: Spool) -> None:
+    ticket = await spool.write({"models": many(spool)})
+    await spool.intake.bulk.work()
+    before = ticket.parts
+    spool.catalog = catalog(qwen3="org/qwen3", mistral="org/mistral", phi="org/phi", more="org/more")
+    await spool.intake.reresolve()
+    await spool.intake.bulk.work()
+    assert ticket.parts is before
+    spool.catalog = catalog(qwen3="org/qwen3", mistral="org/mistral")
+    await spool.intake.reresolve()
+    await spool.intake.bulk.work()
+    assert sorted(job.target.id for job in spool.jobs.values()) == ["mistral", "qwen3"]
+    assert isinstance(ticket.parts[-1], WantdError)

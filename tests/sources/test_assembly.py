@@ -20,6 +20,7 @@ from agent.net.address import AddressRule
 from agent.net.budget import HostBudgets
 from agent.sources.assembly import Assembly
 from agent.sources.host_caches import HostCaches
+from tests.fakes import FakeClock
 from tests.hub.balancer import BalancedModel, EmbeddedBalancer
 from tests.sources.asking import ask, http_of
 
@@ -42,7 +43,7 @@ async def test_a_hub_cache_of_this_host_answers_last_and_only_where_there_is_one
         if there:
             snapshot.mkdir(parents=True)
             (snapshot / NAME).write_bytes(b"GGUF")
-        assembly = Assembly(lambda: Config(hub=DEAD), {}, HostBudgets(), caches)
+        assembly = Assembly(lambda: Config(hub=DEAD), {}, HostBudgets(), FakeClock(), caches)
         try:
             if there:
                 listing = await assembly.listing(replace(QUERY, revision="1" * 40))
@@ -61,7 +62,7 @@ async def test_each_location_has_the_address_rule_of_its_source(hub: EmbeddedHub
         (Config(hub=Hub(endpoint=hub.endpoint)), ask("bartowski/Qwen_Qwen3-0.6B-GGUF"), SafeName("README.md"), "hub"),
         (config(url=balancer.url), QUERY, NAME, "llmlb"),
     ):
-        assembly = Assembly(lambda wanted=wanted: wanted, {}, HostBudgets())
+        assembly = Assembly(lambda wanted=wanted: wanted, {}, HostBudgets(), FakeClock())
         location = await assembly.locate(query, name)
         rule = http_of(location).rule
         assert (location.source, isinstance(rule, AddressRule)) == (source, True)
@@ -81,7 +82,7 @@ async def test_another_configuration_is_in_force_with_the_next_question(make_bal
         return http_of(location).rule
 
     async with AsyncExitStack() as stack:
-        assembly = Assembly(lambda: live.config, {}, HostBudgets())
+        assembly = Assembly(lambda: live.config, {}, HostBudgets(), FakeClock())
         stack.push_async_callback(assembly.close)
         with pytest.raises(WantdError):
             await assembly.listing(QUERY)
@@ -118,7 +119,7 @@ async def test_the_key_goes_with_reports_to_the_proxy_and_to_nobody_else(make_ba
     environ = {"LLM_RUNTIME_API_KEY": "sk_1"}
     for url in (proxy.url, other.url):
         live = Live(config(url=proxy.url, report=True, report_url=f"{url}/api/models/sync-state"))
-        assembly = Assembly(lambda live=live: live.config, environ, HostBudgets())
+        assembly = Assembly(lambda live=live: live.config, environ, HostBudgets(), FakeClock())
         assert await assembly.report({"state": "idle"})
         await assembly.close()
     assert proxy.seen_headers[0]["Authorization"] == "Bearer sk_1"
@@ -131,7 +132,7 @@ async def test_a_report_that_is_refused_says_so_and_nothing_is_reported_where_no
 ) -> None:
     balancer = await make_balancer(key="sk_1")
     live = Live(config(url=balancer.url, report=True))
-    assembly = Assembly(lambda: live.config, {}, HostBudgets())
+    assembly = Assembly(lambda: live.config, {}, HostBudgets(), FakeClock())
     with pytest.raises(WantdError, match="401"):
         await assembly.report({"state": "idle"})
     live.config = config(url=balancer.url)

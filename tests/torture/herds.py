@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.harness import wait_until
+from tests.harness import DEADLINE_S, wait_until
 from tests.torture.adversary import Adversary
 from tests.torture.amplification import LONG_S, PRODUCER
 from tests.torture.bystander import Bystander
@@ -19,6 +20,7 @@ from tests.torture.truth import Asked, Sent, answer
 
 FEW, MANY = 300, 12_000
 WATCHED_S = 20.0  # the long form looks at it for so long
+LATE_S = DEADLINE_S  # another producer's model, once the server has recovered; the herd has 12,000 in front of it
 CPU_SHARE = 0.8  # of a processor, at most, once all wants are known and the server still fails
 
 FAILURES: dict[str, Callable[[Asked], Iterator[Sent]]] = {  # by row of the table
@@ -33,10 +35,11 @@ MANY_NAMES = PRODUCER.replace("file.write(content)", 'file.write(f"{content}-{nu
 
 
 def herd(failure: Callable[[Asked], Iterator[Sent]], count: int, root: Path, *, timed: bool) -> None:
-    """Every want asks for a model of its own; somebody else's want for a model goes into the same queue."""
+    """Every want asks for a model of its own; then the server recovers, and another producer has a want."""
+    recovered = threading.Event()
 
     with (
-        Adversary(own=failure) as hub,
+        Adversary(own=lambda asked: None if recovered.is_set() else failure(asked)) as hub,
         agent_for(root, hub.hub, transfer__jobs=4, transfer__retry_min_s=1, transfer__retry_max_s=300) as agent,
         Bystander(agent, timed=timed) as bystander,
     ):
@@ -52,10 +55,10 @@ def herd(failure: Callable[[Asked], Iterator[Sent]], count: int, root: Path, *, 
         print(f"\n  {share:.0%} of a processor", flush=True)
         assert not timed or share < CPU_SHARE, f"{share:.0%} of a processor"
         began = time.monotonic()
-        (agent.spool / "another").mkdir()
-        (agent.spool / "another" / "x.want").write_text("herd/x")
-        wait_until(lambda: hub.seen["herd/x", "api"], "another producer's model is asked for", 60)
-        print(f"  another's model was asked for after {time.monotonic() - began:.1f} s", flush=True)
+        recovered.set()
+        agent.drop("another/x", "good/x")
+        agent.ready("another/x", deadline_s=LATE_S)
+        print(f"  another's model was ready after {time.monotonic() - began:.1f} s", flush=True)
 
 
 def cases(_: int) -> Iterator[Case]:

@@ -8,6 +8,7 @@ const GAP_S = 9; // no sample for so long: the line is broken, since nothing is 
 const LEFT = 2;
 const BOTTOM = 20;
 const TOP = 12;
+const LOW_PX = 150; // so low, a label in the middle stands in the line's way
 
 export class Chart {
   constructor(place) {
@@ -53,7 +54,7 @@ export class Chart {
     for (const share of [0, 0.5, 1]) {
       const at = y(top * share);
       children.push(svg("line", { class: share ? "grid" : "base", x1: LEFT, x2: width, y1: at, y2: at }));
-      if (share && (highest || this.cap)) children.push(label(LEFT + 2, at - 4, "start", round(top * share)));
+      if (share && (highest || this.cap) && (share === 1 || height > LOW_PX)) children.push(label(LEFT + 2, at - 4, "start", round(top * share)));
     }
     for (let minute = 1; minute < 5; minute += 1) {
       const at = x(now - minute * 60_000);
