@@ -325,6 +325,10 @@ class FakeTransfer:
         self.hold: asyncio.Event | None = None
         self.verified = True
         self.leaves = True
+        self.throttled: str | None = None
+
+    def throttled_by(self, group: str) -> str | None:
+        return self.throttled
 
     async def fetch(self, request: FetchRequest, locate: Locate, on_bytes: OnBytes) -> Fetched:
         self.requests.append(request)

@@ -130,6 +130,10 @@ class Caller(Protocol):
         """Sleep. Raises `Stopped` when the piece is stopped meanwhile."""
         ...
 
+    def connected(self, address: str) -> None:
+        """Say which address of the host answers; an empty text where that is not known."""
+        ...
+
     def http(self, access: PlainHttp, span: tuple[int, int] | None) -> Body:
         """Ask for bytes over plain HTTP, as `Opener.open` does: for a way of access that is built on it."""
         ...

@@ -51,3 +51,7 @@ class Transfer(Protocol):
         `store_unwritable` when trying again is no use. Cancelling keeps the partial and its journal true.
         """
         ...
+
+    def throttled_by(self, group: str) -> str | None:
+        """The host (`host:port`) that holds back what this group of requests downloads; None where none does."""
+        ...

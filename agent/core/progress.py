@@ -59,6 +59,7 @@ class ModelProgress:
     path: str | None = None
     skipped: tuple[str, ...] = ()  # files that were left out because they can run code
     warning: str | None = None  # what a user has to know before the model is loaded
+    throttled_by: str | None = None  # the host that holds back, while bytes come
     files: list[FileProgress] = field(default_factory=list)
     bytes_done: int = 0
     bytes_total: int | None = None
@@ -84,6 +85,7 @@ class ModelProgress:
         if state is not State.DOWNLOADING:
             self.rate = 0.0
             self._marks = None
+            self.throttled_by = None
 
     def begin(self, files: list[FileProgress], total: int | None) -> None:
         """The plan is known: these files, `total` bytes (None where a size is unknown)."""
@@ -165,6 +167,8 @@ class ModelProgress:
             value["skipped"] = list(self.skipped)
         if self.warning:
             value["warning"] = self.warning
+        if self.throttled_by:
+            value["throttled_by"] = self.throttled_by
         if cut:
             value["files_total"] = len(self.files)
             value["files_done"] = self.files_done
@@ -305,6 +309,8 @@ def describe(
         "finished_at": want.finished_at and timestamp(want.finished_at),
         "agent": {"pid": agent.pid, "host": agent.host, "version": agent.version},
     }
+    if host := next((model.entry["throttled_by"] for model in models if "throttled_by" in model.entry), None):
+        value["throttled_by"] = host
     return value, fraction
 
 

@@ -181,6 +181,13 @@ class Shares:
                 return claim, hold
         return None
 
+    def surplus_at(self, host: HostShare) -> Hold | None:
+        """A hold that has to end since there are more at the host than there may be now; None where there are not."""
+        if host.lanes <= host.most:
+            return None
+        holds = [(g, hold) for g in self._groups.values() for hold in g.holds if hold.host is host and not hold.bound]
+        return max(holds, key=lambda each: (each[0].level, each[1].since), default=(None, None))[1]
+
     # -- deciding -----------------------------------------------------------------------------------------------
 
     def _waiting(self, now: float) -> Iterator[tuple[_Group, Claim]]:

@@ -199,6 +199,7 @@ class Files:
         def on_bytes(done: int, verifying: bool) -> None:
             if shown.source and 0 < shown.bytes_done < done:
                 gave[shown.source] = None
+            job.throttled(self.transfer.throttled_by(request.group))
             self._moved(run, shown, done, State.VERIFYING if verifying else State.DOWNLOADING)
 
         fetched = await self.transfer.fetch(request, locate, on_bytes)

@@ -134,6 +134,18 @@ class Job:
         else:
             self._feed.changed(self, Change.STATE if progress.step > before else Change.BYTES)
 
+    def throttled(self, host: str | None) -> None:
+        """Who holds back what is downloaded; None: nobody. Seen with the bytes that come next."""
+        progress = self.progress
+        if progress.throttled_by == host or progress.state is not State.DOWNLOADING:
+            return
+        name = self.target.model
+        if host:
+            self.log.warning("{}: {} holds back; downloading over fewer connections", name, ascii(host))
+        else:
+            self.log.info("{}: {} no longer holds back", name, ascii(progress.throttled_by))
+        progress.throttled_by = host
+
     def publish(self, record: Record) -> None:
         """Its run has published the model, and will say `ready`."""
         self._feed.changed(ModelNews(record.model, "published", record.source))

@@ -8,7 +8,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from agent.core.access import AddressCheck, Caller, ConnectionLost, PlainHttp, ProtocolError, Stalled
@@ -17,10 +18,14 @@ from agent.core.retry import CONNECT_S, IDLE_CONNECTION_S
 from agent.errors import WantdError
 from agent.net.proxies import proxy_for
 from agent.net.redirect import DEFAULT_PORTS, Origin, origin
+from agent.transfer.addresses import Addresses
+from agent.transfer.race import AddressInfo, connect_first
 from agent.transfer.tls import Stream, Tls
 from agent.transfer.wire import Connection, cut, reason
 
 IDLE_MAX = 64  # connections kept in all
+
+Resolve = Callable[..., list[Any]]  # as socket.getaddrinfo
 
 _Key = tuple[Origin, str | None, AddressCheck]
 
@@ -32,8 +37,10 @@ class Dialer:
     to a public Hub.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], addresses: Addresses, resolve: Resolve = socket.getaddrinfo) -> None:
         self._environ = environ
+        self._addresses = addresses
+        self._resolve = resolve
         self._lock = threading.Lock()
         self._idle: list[tuple[_Key, Connection]] = []
         self._closed = False
@@ -48,7 +55,7 @@ class Dialer:
         key = self._key(access)
         while not fresh and (kept := self._pick(key)):
             try:
-                if kept.is_quiet():
+                if kept.is_quiet() and not self._addresses.is_bad(_authority(key[0]), kept.address):
                     caller.watch(functools.partial(cut, kept.sock))
                     return kept
             except BaseException:
@@ -97,8 +104,9 @@ class Dialer:
     def _dial(self, target: Origin, proxy: str | None, rule: AddressCheck, caller: Caller) -> Connection:
         stall_s, over_tls = caller.stall_s, target.scheme == "https"
         if proxy is None:
-            sock = self._connect(target.host, target.port, caller, rule)
-            return Connection(sock, stall_s, tls=self._tls(sock, sock, target.host) if over_tls else None)
+            sock, address = self._connect(target.host, target.port, caller, rule)
+            tls = self._tls(sock, sock, target.host) if over_tls else None
+            return Connection(sock, stall_s, tls=tls, address=address)
         # The proxy is one that a person configured, whatever its address; what it resolves, we cannot see.
         rule.check_literal(target.host)
         parts = urlsplit(proxy)
@@ -106,7 +114,7 @@ class Dialer:
             host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme.lower()]
         except ValueError:
             raise ProtocolError("the proxy variables do not hold a proxy's URL") from None
-        sock = self._connect(host, port, caller, None)
+        sock, _ = self._connect(host, port, caller, None)
         below = self._tls(sock, sock, host) if parts.scheme.lower() == "https" else None
         authority = _authority(target)
         login = _login(parts.username, parts.password)
@@ -123,37 +131,42 @@ class Dialer:
             raise
         return Connection(sock, stall_s, tls=self._tls(sock, below or sock, target.host))
 
-    def _connect(self, host: str, port: int, caller: Caller, rule: AddressCheck | None) -> socket.socket:
-        """Connect to the first address of the host that takes us, and that the rule allows."""
+    def _connect(self, host: str, port: int, caller: Caller, rule: AddressCheck | None) -> tuple[socket.socket, str]:
+        """Connect to an address of the host that the rule allows: all are used in turn, bad ones are left alone."""
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = self._resolve(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise ConnectionLost(
                 f"its name does not resolve: {getattr(error, 'strerror', None) or 'bad name'}"
             ) from None
-        failure: Exception = ConnectionLost("its name has no address")
-        for family, kind, proto, _, address in found:
+        allowed: dict[str, AddressInfo] = {}
+        refusal: WantdError | None = None
+        for entry in found:
             try:
                 if rule is not None:
-                    rule.check(host, str(address[0]))
-            except WantdError as refusal:
-                failure = refusal
-                continue
-            sock = socket.socket(family, kind, proto)
-            try:
-                caller.watch(functools.partial(cut, sock))
-                sock.settimeout(CONNECT_S)
-                sock.connect(address)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError as error:
-                sock.close()
-                failure = ConnectionLost(f"no connection: {reason(error)}")
-            except BaseException:
-                sock.close()
-                raise
+                    rule.check(host, str(entry[4][0]))
+            except WantdError as error:
+                refusal = error
             else:
-                return sock
-        raise failure
+                allowed.setdefault(str(entry[4][0]), entry)
+        if refusal is not None and not allowed:
+            raise refusal
+        key = _authority(Origin("", host, port))
+        order = self._addresses.order(key, [(entry[0], address) for address, entry in allowed.items()])
+        candidates = [allowed[address] for address in order]
+        sock, address = connect_first(candidates, caller, lambda bad: self._addresses.failed(key, bad))
+        self._addresses.connected(key, address)
+        try:
+            caller.watch(functools.partial(cut, sock))
+            sock.settimeout(CONNECT_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            sock.close()
+            raise ConnectionLost(f"no connection: {reason(error)}") from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock, address
 
     def _tls(self, sock: socket.socket, below: Stream, host: str) -> Tls:
         """TLS over `below`, which is the socket or TLS over it. Closes the socket where that fails."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from agent.core.access import PlainHttp
 from agent.core.ranges import Grid, span_bytes
 from agent.core.remote import FetchRequest, Location
-from agent.core.retry import CROWDED_S, SPLIT_AFTER_S
+from agent.core.retry import CROWDED_S, REPLACE_MAX_S, SLOW_AFTER_S, SPLIT_AFTER_S
 from agent.errors import WantdError
 from agent.net.redirect import host_key
 from agent.transfer.failures import Failure, FailureKind
@@ -62,6 +62,7 @@ class Download:
         self._following = Following(self.lock, wake, request.part_path, request.git_sha1 is not None)
         self._tails: dict[int, tuple[int, int]] = {}  # granule -> offset and checksum of what a failed piece left
         self._cap: tuple[int, float] | None = None
+        self._replaced = float("-inf"), SLOW_AFTER_S  # when slow pieces were replaced, and for how long not again
         self._users = 0
 
     # -- what the fetch does ------------------------------------------------------------------------------------
@@ -306,9 +307,18 @@ class Download:
                     peers = list(self.speeds)
                 if len(peers) >= 2 and speed < SLOW_SHARE * statistics.median(peers):
                     slow.append(piece)
-            return slow
+            return slow if slow and self._may_replace(now) else []
 
     # -- below: with the lock held ------------------------------------------------------------------------------
+
+    def _may_replace(self, now: float) -> bool:
+        """Whether slow pieces may be replaced now: where the new ones were soon as slow, it has not helped."""
+        at, pause = self._replaced
+        if now < at + pause:
+            return False
+        again = now < at + 2 * pause
+        self._replaced = now, min(2 * pause, REPLACE_MAX_S) if again else SLOW_AFTER_S
+        return True
 
     def _hand_out(self, shape: RequestShape, span: tuple[int, int], now: float) -> Piece:
         assert self.location is not None  # noqa: S101  pieces are taken from located downloads only

@@ -10,7 +10,8 @@
     reader     one piece from one location (and why these are threads)
     checks     whether it is what was asked for                 failures   what went wrong, and what to do about it
     http       plain HTTP; other ways to bytes come with their location (`agent.core.access`)
-    dial       connections: addresses, proxies, reuse           wire, tls  HTTP/1.1 and TLS on a socket
+    dial       connections: proxies, reuse                      wire, tls  HTTP/1.1 and TLS on a socket
+    addresses  which of a host's are used or left alone         race       connecting to the first that takes us
     partial    the part file                                    journal    what is there of it
     small      all that is different about small files
     verify     the hashes                                       rate       the cap, the number of connections
@@ -22,6 +23,7 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +33,8 @@ from agent.core.remote import Fetched, FetchRequest, Locate, OnBytes
 from agent.core.retry import CLOSE_S, FETCH_FAILURES, LEAVE_S, TICK_S, Backoff
 from agent.errors import WantdError
 from agent.net.budget import HostBudgets
+from agent.transfer.addresses import Addresses
+from agent.transfer.dial import Resolve
 from agent.transfer.download import Download
 from agent.transfer.failures import Failure, FailureKind
 from agent.transfer.fetch import Fetch
@@ -47,7 +51,8 @@ class Engine:
     """Implements `Transfer`. To be used on one event loop; closed with `close`.
 
     `config` gives the `[transfer]` section in force, which is followed with every tick and every request. `environ`
-    holds the proxy variables and SSL_CERT_FILE; `chance` gives numbers in [0, 1) for the jitter.
+    holds the proxy variables and SSL_CERT_FILE; `chance` gives numbers in [0, 1) for the jitter; `resolve` is the
+    resolver of names.
     """
 
     def __init__(
@@ -56,15 +61,18 @@ class Engine:
         budgets: HostBudgets,
         environ: Mapping[str, str],
         chance: Callable[[], float] = random.random,
+        resolve: Resolve = socket.getaddrinfo,
     ) -> None:
         self._config = config
         self._chance = chance
+        addresses = Addresses()
         self._bucket = Bucket(config().max_rate)
-        self._http = HttpTransport(budgets, environ)
+        self._http = HttpTransport(budgets, environ, addresses, resolve)
         self._lanes = Lanes(
             Reader(self._http, self._bucket, lambda: config().stall_timeout_s),
             config().connections,
             config().connections_per_host,
+            addresses,
         )
         self._hashing = ThreadPoolExecutor(WORKERS, "hash")
         self._disk = ThreadPoolExecutor(WORKERS, "disk")
@@ -112,6 +120,10 @@ class Engine:
         report.tell(fetched.size, True)
         return fetched
 
+    def throttled_by(self, group: str) -> str | None:
+        """See `agent.core.ports.Transfer.throttled_by`."""
+        return self._lanes.throttled_by(group)
+
     def there(self, part_path: str) -> list[tuple[int, int]] | None:
         """The byte ranges that are on disk of a file on its way; None where it is not on its way."""
         return next((one.there for one in self._reports if one.request.part_path == part_path), None)
@@ -145,7 +157,7 @@ class Engine:
         while self._reports:
             await asyncio.sleep(TICK_S)
             self._follow_config()
-            self._lanes.tick(processors.crowded(self._lanes.at_work))
+            self._lanes.tick(processors.crowded(self._lanes.at_work), self._bucket.rate)
             for report in list(self._reports.values()):
                 report.look()
             self._flush_early()

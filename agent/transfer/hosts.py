@@ -5,6 +5,7 @@ from __future__ import annotations
 from cachetools import LRUCache
 
 from agent.core.shares import HostShare
+from agent.core.throttle import Throttle
 from agent.transfer.rate import Tuner
 
 MAX_HOSTS = 1024  # locations can name any number of hosts
@@ -16,18 +17,34 @@ class Host:
     def __init__(self, name: str, most: int) -> None:
         self.name = name
         self.tuner = Tuner(most)
+        self.throttle = Throttle()
         self.share = HostShare(self.tuner.target, most)
         self.received = 0  # bytes, by all lanes
+        self._configured = most
 
     def limit(self, most: int) -> None:
-        """There may be so many connections."""
+        """There may be so many connections by configuration."""
+        self._configured = most
+        self._adopt_ceiling()
+
+    def tick(self, now: float, crowded: bool, capped: bool) -> bool:
+        """Adapt the number of connections to what they have brought since the last call.
+
+        Returns whether the host was found to hold back, just now.
+        """
+        share, before = self.share, self.throttle.holds_back
+        used = share.load >= share.target
+        if self.throttle.update(now, self.received, share.lanes, used=used, busy=crowded or capped):
+            self._adopt_ceiling()
+        share.target = self.tuner.update(now, self.received, used, crowded, share.load)
+        return self.throttle.holds_back and not before
+
+    def _adopt_ceiling(self) -> None:
+        self.throttle.allow(self._configured)
+        ceiling = self.throttle.ceiling
+        most = self._configured if ceiling is None else min(ceiling, self._configured)
         self.tuner.set_limit(most)
         self.share.most, self.share.target = most, self.tuner.target
-
-    def tick(self, now: float, crowded: bool) -> None:
-        """Adapt the number of connections to what they have brought since the last call."""
-        share = self.share
-        share.target = self.tuner.update(now, self.received, share.load >= share.target, crowded, share.load)
 
 
 class Hosts:
@@ -51,7 +68,9 @@ class Hosts:
             for host in self._hosts.values():
                 host.limit(most)
 
-    def tick(self, now: float, crowded: bool) -> None:
-        """To be called several times a second. `crowded`: lanes wait for the processors, not for the network."""
-        for host in self._hosts.values():
-            host.tick(now, crowded)
+    def tick(self, now: float, crowded: bool, cap: int) -> list[Host]:
+        """To be called several times a second; returns the hosts that were found to hold back, just now.
+
+        `crowded`: lanes wait for the processors, not for the network. `cap`: of the rate, 0 for none.
+        """
+        return [host for host in self._hosts.values() if host.tick(now, crowded, bool(cap))]

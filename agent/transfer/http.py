@@ -12,7 +12,8 @@ from agent.core.names import show
 from agent.core.retry import LANE_BUDGET_S
 from agent.net.budget import HostBudgets
 from agent.net.redirect import host_key
-from agent.transfer.dial import Dialer, authority_of
+from agent.transfer.addresses import Addresses
+from agent.transfer.dial import Dialer, Resolve, authority_of
 from agent.transfer.wire import Connection, Head
 
 _EXPIRED = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 410})
@@ -45,9 +46,11 @@ class HttpBody:
 class HttpTransport:
     """Speaks plain HTTP for all lanes. Thread-safe. `environ` holds the proxy variables and SSL_CERT_FILE."""
 
-    def __init__(self, budgets: HostBudgets, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, budgets: HostBudgets, environ: Mapping[str, str], addresses: Addresses, resolve: Resolve
+    ) -> None:
         self._budgets = budgets
-        self._dialer = Dialer(environ)
+        self._dialer = Dialer(environ, addresses, resolve)
 
     def open(self, access: PlainHttp, span: tuple[int, int] | None, caller: Caller) -> HttpBody:
         """Ask for the bytes of `span` (from, to exclusive), or for the whole file. See `core.access.Opener.open`.
@@ -60,6 +63,7 @@ class HttpTransport:
                 raise RateLimited(wait)
             caller.pause(wait)
         connection, head = self._ask(access, span, caller)
+        caller.connected(connection.address)
         try:
             self._budgets.observe(key, head.status, head.fields)
             self._check_status(head, key)

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.core.addresses import slow_ones
 from agent.core.shares import Claim, Hold, Shares
-from agent.transfer.download import Download
+from agent.transfer.addresses import Addresses
+from agent.transfer.download import MOVED_BYTES, Download
 from agent.transfer.failures import Failure, FailureKind, bug
 from agent.transfer.hosts import Host, Hosts
 from agent.transfer.piece import Piece, RequestShape
@@ -37,8 +39,16 @@ class _Work:
 class Lanes:
     """Threads, `total` at work at once at most and `per_host` of them for one host and port, and who gets the next."""
 
-    def __init__(self, reader: Reader, total: int, per_host: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        total: int,
+        per_host: int,
+        addresses: Addresses,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._reader = reader
+        self._addresses = addresses
         self._clock = clock
         self._ready = threading.Condition()
         self._hosts = Hosts(min(total, per_host))
@@ -87,16 +97,26 @@ class Lanes:
             piece.stopped = True
             lane.abort(piece)
 
-    def tick(self, crowded: bool = False) -> None:
+    def throttled_by(self, group: str) -> str | None:
+        """The host that holds back what the group downloads, if one does."""
+        with self._ready:
+            hosts = (host for claim, (_, host) in self._offered.items() if claim.group == group)
+            return next((host.name for host in hosts if host.throttle.holds_back), None)
+
+    def tick(self, crowded: bool = False, cap: int = 0) -> None:
         """To be called several times a second: adapt the numbers of lanes, level the shares, replace slow lanes.
 
-        `crowded`: the lanes wait for the processors, not for the network (`rate.Processors`).
+        `crowded`: the lanes wait for the processors, not for the network (`rate.Processors`). `cap`: of the rate, bytes
+        per second, 0 for none.
         """
         now = self._clock()
         with self._ready:
             for piece, work in self._busy.items():
                 work.count(piece)
-            self._hosts.tick(now, crowded)
+            for host in self._hosts.tick(now, crowded, cap):
+                self._leave_addresses(host, {piece.address for piece in self._at(host)})
+            self._leave_slow_addresses(now)
+            self._trim()
             for download in {piece.download for piece in self._busy if piece.shape is RequestShape.RANGE}:
                 if not download.closed:  # what was not worth a split may be by now
                     self._shares.offer(self._claim(download), now)
@@ -147,18 +167,55 @@ class Lanes:
             if not self._offered[claim][0].has_work:
                 self._shares.withdraw(claim)
                 continue
-            piece, work = next((piece, work) for piece, work in self._busy.items() if work.hold is hold)
-            self._let_go(piece, work)
-            self._leaving.add(piece)
-            work.lane.abort(piece)
+            self._recall(next(piece for piece, work in self._busy.items() if work.hold is hold))
             most -= 1
             self._call_one()
+
+    def _recall(self, piece: Piece) -> None:
+        """Take the piece from its lane; what came of it counts, and the lane no more."""
+        work = self._busy[piece]
+        self._let_go(piece, work)
+        self._leaving.add(piece)
+        work.lane.abort(piece)
+
+    def _trim(self) -> None:
+        """Take back what is above a limit that a host has now."""
+        for host in {work.host for work in self._busy.values()}:
+            while (hold := self._shares.surplus_at(host.share)) is not None:
+                self._recall(next(piece for piece, work in self._busy.items() if work.hold is hold))
+
+    def _at(self, host: Host) -> list[Piece]:
+        """The pieces that come from the host and may be taken back."""
+        return [p for p, work in self._busy.items() if work.host is host and p.shape is RequestShape.RANGE]
+
+    def _leave_addresses(self, host: Host, addresses: set[str]) -> None:
+        """Leave addresses of a host alone for a while, where it has others, and go on at those."""
+        if not self._addresses.leave(host.name, addresses):
+            return
+        for piece in self._at(host):
+            if piece.address in addresses:
+                self._recall(piece)
+
+    def _leave_slow_addresses(self, now: float) -> None:
+        for host in {work.host for work in self._busy.values()}:
+            speeds = self._addresses.speeds(host.name)  # of connections that have ended, by address
+            live: dict[str, list[float]] = {}
+            for piece in self._at(host):
+                if piece.address and (speed := piece.look(now)) is not None:
+                    live.setdefault(piece.address, []).append(speed)
+            speeds |= live
+            if slow := slow_ones(speeds):
+                self._leave_addresses(host, slow)
 
     def _let_go(self, piece: Piece, work: _Work) -> None:
         """The piece counts no more."""
         work.count(piece)
         del self._busy[piece]
-        self._shares.end(work.hold, self._clock())
+        now = self._clock()
+        if piece.received >= MOVED_BYTES and piece.shape is RequestShape.RANGE and piece.address:
+            rate = piece.received / max(now - work.hold.since, 1e-3)
+            self._addresses.measured(work.host.name, piece.address, rate)
+        self._shares.end(work.hold, now)
 
     def _call_one(self) -> None:
         """Wake a lane where something may be there to take, or make one. Each that finds work calls the next."""

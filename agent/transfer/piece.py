@@ -37,6 +37,7 @@ class Piece:
         self.crc = 0  # of the bytes of the granule in work
         self.received = 0
         self.location = location
+        self.address = ""  # of the host, that answers; empty while that is not known
         self.generation = download.generation
         self.started = now
         self.stopped = False

@@ -76,15 +76,18 @@ class Lane:
 class _Call:
     """One request of a lane, as a way of access sees it: `core.access.Caller`."""
 
-    def __init__(self, lane: Lane, http: HttpTransport, label: str, stall_s: float) -> None:
-        self._lane, self._http = lane, http
-        self.label, self.stall_s = label, stall_s
+    def __init__(self, lane: Lane, http: HttpTransport, piece: Piece, stall_s: float) -> None:
+        self._lane, self._http, self._piece = lane, http, piece
+        self.label, self.stall_s = piece.download.request.label, stall_s
 
     def watch(self, cut: Callable[[], None] | None) -> None:
         self._lane.watch(cut)
 
     def pause(self, seconds: float) -> None:
         self._lane.pause(seconds)
+
+    def connected(self, address: str) -> None:
+        self._piece.address = address
 
     def http(self, access: PlainHttp, span: tuple[int, int] | None) -> Body:
         return self._http.open(access, span, self)
@@ -222,7 +225,7 @@ class Reader:
     def _open(self, lane: Lane, piece: Piece, span: tuple[int, int] | None) -> Iterator[Body]:
         """The body of a request for the span, or for the whole file; let go at the end."""
         access = piece.location.access
-        call = _Call(lane, self._http, piece.download.request.label, self._stall_s())
+        call = _Call(lane, self._http, piece, self._stall_s())
         body = call.http(access, span) if isinstance(access, PlainHttp) else access.open(span, call)
         complete = False
         try:

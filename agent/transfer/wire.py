@@ -68,8 +68,11 @@ class Connection:
     `stall_s` is how long the server may be silent, and the time over which it must keep up `RATE_FLOOR`.
     """
 
-    def __init__(self, sock: socket.socket, stall_s: float, target_prefix: str = "", tls: Tls | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, stall_s: float, target_prefix: str = "", tls: Tls | None = None, address: str = ""
+    ) -> None:
         self.sock = sock
+        self.address = address  # of the host itself; empty where a proxy stands in between
         self.tls = tls
         self.used = False
         self.idle_since = 0.0

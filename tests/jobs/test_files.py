@@ -57,6 +57,9 @@ class Bringing:
         self.at_work: list[str] = []  # lock files, seen while it was at it
         self.then = lambda: None
 
+    def throttled_by(self, group: str) -> str | None:
+        return None
+
     async def fetch(self, request: FetchRequest, locate: Locate, on_bytes: OnBytes) -> Fetched:
         if os.path.exists(request.part_path):
             return Fetched(len(self.data), sha256(self.data), True, "partial")
@@ -182,6 +185,18 @@ async def test_the_transfer_is_told_all_that_is_known_of_the_file(shop: Workshop
     assert (shown.size, shown.bytes_done) == (file.size, file.size)
     assert run.job.partial_keys == {file.sha256}
     assert shop.source.located == [(NAME, None)]
+
+
+async def test_a_host_that_holds_back_is_named_while_bytes_come(shop: Workshop) -> None:
+    run, file, shown = staged(shop)
+    shop.transfer.throttled = "cdn.example:443"
+    seen: list[str | None] = []
+    shop.transfer.watch = lambda: seen.append(run.job.progress.throttled_by)
+    await shop.files.obtain(run, file, shown)
+    assert seen == ["cdn.example:443"]
+    assert run.job.progress.to_json("qwen3")["throttled_by"] == "cdn.example:443"
+    run.job.verify()
+    assert "throttled_by" not in run.job.progress.to_json("qwen3")
 
 
 async def test_its_bytes_are_the_jobs_and_verifying_is_seen(shop: Workshop) -> None:

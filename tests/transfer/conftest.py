@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -12,6 +13,7 @@ import pytest
 
 from agent.config import Transfer as TransferConfig
 from agent.net.address import AddressRule
+from agent.transfer.dial import Resolve
 from tests.transfer.helpers import Bench, Make
 from tests.transfer.server import Server
 
@@ -27,11 +29,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[Make]:
         tls: ssl.SSLContext | None = None,
         environ: Mapping[str, str] | None = None,
         private_ok: bool = True,
+        resolve: Resolve = socket.getaddrinfo,
         **knobs: Any,
     ) -> Bench:
         server = Server({"/file": data}, tls)
         config = TransferConfig(**({"retry_min_s": 0.01, "retry_max_s": 0.05, "stall_timeout_s": 5.0} | knobs))
-        made.append(Bench(tmp_path, server, config, environ or {}, AddressRule(private_ok)))
+        made.append(Bench(tmp_path, server, config, environ or {}, AddressRule(private_ok), resolve))
         return made[-1]
 
     yield make

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from agent.core.access import AddressCheck, PlainHttp
 from agent.core.remote import Fetched, FetchRequest, Location
 from agent.errors import WantdError
 from agent.net.budget import HostBudgets
+from agent.transfer.dial import Resolve
 from agent.transfer.engine import Engine
 from tests.transfer.server import Server
 
@@ -35,11 +37,17 @@ class Bench:
     """One engine, one server, one directory."""
 
     def __init__(
-        self, directory: Path, server: Server, config: Transfer, environ: Mapping[str, str], rule: AddressCheck
+        self,
+        directory: Path,
+        server: Server,
+        config: Transfer,
+        environ: Mapping[str, str],
+        rule: AddressCheck,
+        resolve: Resolve = socket.getaddrinfo,
     ) -> None:
         self.directory, self.server, self.rule = directory, server, rule
         self.config = config  # the one in force
-        self.engine = Engine(lambda: self.config, HostBudgets(), environ)
+        self.engine = Engine(lambda: self.config, HostBudgets(), environ, resolve=resolve)
         self.part = directory / "file.part"
         self.journal = directory / "file.json"
         self.located: list[WantdError | None] = []

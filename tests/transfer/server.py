@@ -46,7 +46,9 @@ class Manner:
 class Server:
     """Serves `files` by path. `manner` decides about each request; `asked` and `sent` tell what happened."""
 
-    def __init__(self, files: Mapping[str, bytes], context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes], context: ssl.SSLContext | None = None, at: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self.files = dict(files)
         self.manner: Callable[[Asked], Manner] = lambda _: Manner()
         self.asked: list[Asked] = []
@@ -58,7 +60,7 @@ class Server:
         self._closing = threading.Event()
         self._context = context
         self._sockets: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server(at, backlog=128)
         self.port = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()

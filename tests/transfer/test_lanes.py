@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent.core.remote import FetchRequest, Location
+from agent.transfer.addresses import Addresses
 from agent.transfer.lanes import Lanes
 from agent.transfer.piece import RequestShape
 from agent.transfer.rate import CONNECTIONS_FIRST
@@ -74,7 +75,7 @@ def served(works: list[Work], seconds: int) -> list[Work]:
             over.set()
             lane.stop.wait()
 
-    lanes = Lanes(SimpleNamespace(read_piece=read_piece), 1, 1, lambda: now)  # type: ignore[arg-type]
+    lanes = Lanes(SimpleNamespace(read_piece=read_piece), 1, 1, Addresses(), lambda: now)  # type: ignore[arg-type]
     lanes.offer(works[0])  # type: ignore[arg-type]
     assert over.wait(20)
     for work in works:
@@ -113,7 +114,7 @@ def test_two_lanes_with_small_files_count_as_one_but_not_for_the_limit(
         arrived.put(piece.download)
         lane.stop.wait()
 
-    lanes = Lanes(SimpleNamespace(read_piece=read_piece), limit, limit)  # type: ignore[arg-type]
+    lanes = Lanes(SimpleNamespace(read_piece=read_piece), limit, limit, Addresses())  # type: ignore[arg-type]
     works = [Work(5, shape, "one model") for _ in range(20)]
     for work in works:
         lanes.offer(work)  # type: ignore[arg-type]
