@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-systemd test-olah test-fleet test-runtimes test-browser screenshots bench bench-short torture fuzz mutants check format clean man recording
+.PHONY: demo test test-systemd test-olah test-fleet test-runtimes test-browser screenshots bench bench-short torture fuzz soak mutants \
+	check format clean man recording
 
 # Two steps: what wantd needs, which is all that the demo installs, and the tools of development.
 $(VENV)/base: pyproject.toml
@@ -74,6 +75,9 @@ torture: $(VENV)/ready  ## every fault on purpose, 1,280 kills; makes the table 
 
 fuzz: $(VENV)/ready  ## every property of the test-suite with 2,000 examples instead of 100
 	$(BIN)/python -m pytest tests/torture/test_fuzz.py tests -m hypothesis --hypothesis-profile=fuzz --timeout=3600
+
+soak: $(VENV)/ready  ## half an hour of a busy host: does the agent grow? SOAK='--minutes 3' for less; best as root
+	$(BIN)/python -m tests.soak $(SOAK)
 
 mutants: $(VENV)/ready  ## do the unit tests notice small changes? A sample of each package; MUTANTS='core --sample 100 --seed 8'
 	$(BIN)/python -m tests.mutants $(MUTANTS)

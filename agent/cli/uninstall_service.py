@@ -102,7 +102,7 @@ def _tidy(host: Host, places: Places, spool: str, store: str) -> None:
     host.remove(layout.view)
     if _is_empty_view(host.at(view := f"{os.path.dirname(store)}/hub")):
         host.remove(view)
-    for path in (layout.locks, layout.partial):
+    for path in (layout.locks, layout.partial, layout.stamps):
         host.remove(path)
     if os.path.isdir(host.at(spool)):
         count = sum(1 for _ in _progress_files(host.at(spool)))

@@ -72,7 +72,7 @@ class Runner:
         """Have the model published. Raises WantdError, NotNow, CancelledError; the store is whole after each."""
         job = run.job
         job.resolve()
-        await asyncio.to_thread(self.layout.create)  # somebody may have removed it
+        await asyncio.to_thread(self.layout.create_again)  # somebody may have removed it
         if proved := await self.files.proving.model(job):
             return proved
         first = await self._plan(run)

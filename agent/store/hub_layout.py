@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from agent.core.names import is_revision, is_whole_commit, repo_id
+from agent.core.names import is_revision, is_whole_commit, repo_id, safe_name
 from agent.errors import WantdError
 from agent.store.layout import Record, RecordFile
 
@@ -46,6 +46,17 @@ class Ledger(msgspec.Struct):
         """All that either has."""
         blobs, refs = _joined(self.blobs, other.blobs), _joined(self.refs, other.refs)
         return Ledger(self.hub, self.links | other.links, blobs, refs)
+
+
+def may_be_true(folder: str, ledger: Ledger) -> bool:
+    """Whether a ledger that others could have written names nothing but what can be in the folder of one repository."""
+    try:
+        for path in ledger.links:
+            safe_name(path)
+    except WantdError:
+        return False
+    etags = [*ledger.links.values(), *ledger.blobs]
+    return folder.startswith("models--") and all(map(_HASH.match, etags)) and all(map(is_revision, ledger.refs))
 
 
 def _joined(one: dict[str, list[_T]], other: dict[str, list[_T]]) -> dict[str, list[_T]]:

@@ -8,7 +8,8 @@ HUB/                                    `store.hub_cache`
     blobs/<etag>                        hard link to the store's file: SHA-256 for LFS files, else git's SHA-1
     snapshots/<commit>/<path>           symbolic link ../../blobs/<etag>, one ../ more for each folder in the path
     refs/<revision>                     the commit, 40 hex digits without a newline; written last
-STORE/.view/models--org--name.json      the ledger: what wantd made there
+STORE/.view/models--org--name.json      the ledger: what wantd made there (`hub_ledgers`)
+  .locks/.wantd-<store>/…               copies of the ledgers
 
 Hard links, because a reader that frees space deletes the file that a snapshot's link points to: that must be a name of
 the view, not the store's own. No `trees/<commit>.json`: with one, readers refuse a snapshot of some of the files.
@@ -30,14 +31,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import msgspec
 from loguru import logger
 
 from agent.core.names import show
 from agent.core.retry import VIEW_LOCK_POLL_S, VIEW_LOCK_S
-from agent.disk import TEMP_PREFIX, TEMP_SUFFIX, Sync, atomic_write, remove_stale_temps
+from agent.disk import TEMP_PREFIX, TEMP_SUFFIX, remove_stale_temps
 from agent.errors import WantdError
 from agent.store.hub_layout import BLOBS, REFS, SNAPSHOTS, Ledger, Wanted, link_target, repo_folder, wanted
+from agent.store.hub_ledgers import Ledgers
 from agent.store.inventory import Entry, Inventory
 from agent.store.layout import Layout, Record
 from agent.store.locks import Lock, Locks
@@ -50,7 +51,6 @@ TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Hard links to the models 
 # Of all models, in turn, how many files are checked one by one at a rescan whether or not anything seems to have
 # changed. Takes 20 ms; a store with fewer files is checked whole each time.
 CHECKED_FILES = 1000
-_LEDGER_MAX_BYTES = 64 * 1024 * 1024
 _READERS_MARKS = {".no_exist", "trees"}  # notes of readers on snapshots: of no use where there are none
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
@@ -78,6 +78,7 @@ class HubView:
         self._layout = layout
         self._inventory = inventory
         self._modes = modes
+        self._ledgers = Ledgers(root, layout, modes)
         self._locks = Locks()  # apart from those with heartbeats: held for milliseconds
         self._alone = threading.Lock()
         self._closed = threading.Event()
@@ -98,7 +99,7 @@ class HubView:
 
         Cheap where nothing has changed: a few stats for each model, and some models in turn are checked file by file.
         """
-        ledgers = self._ledgers()
+        ledgers = self._ledgers.folders()
         if not self.root and not ledgers:
             return
         self._inventory.refresh()
@@ -113,7 +114,7 @@ class HubView:
             if usable:
                 if folder in due or not self._as_checked(folder, repos.get(folder, [])):
                     self._try(folder, repos.get(folder, []))
-            elif self._read(folder).hub != self.root:
+            elif self._ledgers.read(folder).hub != self.root:
                 self._try(folder, [])
         for folder in self._checked.keys() - repos.keys():
             del self._checked[folder]
@@ -192,25 +193,27 @@ class HubView:
             self._complain(f"{show(self.root, 300)}: {error.message}")
 
     def _mend(self, folder: str, models: list[Entry]) -> None:
-        ledger = self._read(folder)
+        ledger = self._ledgers.read(folder)
         if ledger.hub != self.root:
             self._remove(folder, ledger, Ledger(ledger.hub))
+            self._ledgers.remove(folder, ledger.hub)
             ledger = Ledger(self.root)
         want = wanted([(entry.directory, entry.record) for entry in models], ledger)
         new = want.ledger(self.root)
         both = ledger.joined(new)
         if both != ledger:
-            self._write(folder, both)
+            self._ledgers.write(folder, both)
         if want.links:
             self._put_all(folder, models, want, known=new == ledger)
         else:
             self._checked.pop(folder, None)
         if both != new:
             self._remove(folder, both, new)
-            self._write(folder, new)
+            self._ledgers.write(folder, new)
         if not new.links:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._ledger(folder))
+            self._ledgers.remove(folder, new.hub)
+        elif both == ledger == new:
+            self._ledgers.copy(folder, new)
 
     def _put_all(self, folder: str, models: list[Entry], want: Wanted, *, known: bool) -> None:
         folders = _directories(folder, want)
@@ -274,31 +277,6 @@ class HubView:
                         for name in repo.names():
                             repo.remove(name)
                 top.prune([folder])
-
-    # The ledger
-
-    def _ledger(self, folder: str) -> str:
-        return f"{self._layout.view}/{folder}.json"
-
-    def _ledgers(self) -> set[str]:
-        """The folders that have a ledger."""
-        remove_stale_temps(self._layout.view, time.time())
-        try:
-            names = os.listdir(self._layout.view)
-        except OSError:
-            return set()
-        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
-
-    def _read(self, folder: str) -> Ledger:
-        try:
-            with open(self._ledger(folder), "rb") as file:
-                return msgspec.json.decode(file.read(_LEDGER_MAX_BYTES), type=Ledger)
-        except (OSError, msgspec.DecodeError):
-            return Ledger(self.root)
-
-    def _write(self, folder: str, ledger: Ledger) -> None:
-        os.makedirs(self._layout.view, self._modes.folder, exist_ok=True)
-        atomic_write(self._ledger(folder), msgspec.json.encode(ledger), mode=self._modes.file, sync=Sync.FILE)
 
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[bool]:

@@ -152,15 +152,15 @@ class Layout:
         return f"{self.partial}/{STAGE}{flat(name)}~{os.urandom(6).hex()}"
 
     def agent_file(self, spool: str) -> str:
-        return f"{self.locks}/.agent-{_short(spool)}.json"
+        return f"{self.locks}/.agent-{short(spool)}.json"
 
     def hooks_file(self, spool: str) -> str:
         """What the agent of that spool has told its hooks."""
-        return f"{self.locks}/.hooks-{_short(spool)}.told"
+        return f"{self.locks}/.hooks-{short(spool)}.told"
 
     def spool_lock(self, spool: str) -> str:
         """Held by the agent that serves the spool. In the store, where no producer can take it first."""
-        return f"{self.locks}/.spool-{_short(spool)}.lock"
+        return f"{self.locks}/.spool-{short(spool)}.lock"
 
     def stamps_in(self, directory: str) -> str:
         """The stamps of the files of the model in this directory."""
@@ -220,7 +220,8 @@ class Layout:
                         pending.append(entry.path)
 
 
-def _short(path: str) -> str:
+def short(path: str) -> str:
+    """The start of the SHA-256 of a path: a name for it."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 

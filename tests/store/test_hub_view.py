@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import shutil
 import stat
@@ -21,7 +22,7 @@ from agent.disk import TEMP_PREFIX
 from agent.store.hub_layout import git_sha1
 from agent.store.hub_view import HubView, obstacle
 from agent.store.inventory import Inventory
-from agent.store.layout import RECORD, Layout, Record
+from agent.store.layout import RECORD, Layout, Record, short
 from agent.store.publish import Modes
 from tests.store.builders import COMMIT, ENDPOINT, MODES, Model, assert_whole, make_layout, put, read, sha256, tree
 from tests.store.children import publish_and_mend_until_killed
@@ -72,6 +73,11 @@ def contents(root: str) -> dict[str, bytes | str]:
     return found
 
 
+def copy_of(layout: Layout, repo: str) -> str:
+    """The path of the copy of a ledger, in the view."""
+    return f".locks/.wantd-{short(layout.root)}/{repo}.json"
+
+
 def load(hub: str, repo: str = "org/name", revision: str = "main") -> dict[str, bytes]:
     """The files of the snapshot that huggingface_hub finds without a network."""
     path = huggingface_hub.snapshot_download(repo, revision=revision, cache_dir=hub, local_files_only=True)
@@ -95,6 +101,7 @@ def test_a_published_model_is_there_in_the_hubs_layout(layout: Layout, view: Hub
     pooling, config, weights = git_sha1(b"{}"), git_sha1(CONFIG), sha256(WEIGHTS)
     made = contents(hub)
     assert made.pop("CACHEDIR.TAG").startswith(b"Signature: 8a477f597d28d172789f06886806bc55\n")  # type: ignore[arg-type]
+    assert made.pop(copy_of(layout, repo)) == read(f"{layout.view}/{repo}.json")
     assert made == {
         f"{repo}/blobs/{weights}": WEIGHTS,
         f"{repo}/blobs/{config}": CONFIG,
@@ -388,6 +395,46 @@ def test_a_store_without_its_ledger_gets_a_new_one(layout: Layout, view: HubView
     shutil.rmtree(f"{layout.root}/name")
     open_view(layout, hub).mend()
     assert os.listdir(hub) == ["CACHEDIR.TAG"]
+
+
+def test_the_view_of_a_store_that_was_removed_goes_with_it(layout: Layout, view: HubView, hub: str) -> None:
+    view.show(publish(PLAIN, layout))
+    put(f"{hub}/{REPO}/mine.txt", b"a reader's own")
+    shutil.rmtree(layout.root)
+    layout.create()
+    open_view(layout, hub).mend()
+    assert tree(hub) == ["CACHEDIR.TAG", f"{REPO}/mine.txt"]
+    assert not os.path.exists(f"{hub}/.locks")
+
+
+def test_a_copy_that_a_reader_removed_is_made_again(layout: Layout, view: HubView, hub: str) -> None:
+    """As in the views of an agent that made no copies."""
+    view.show(publish(PLAIN, layout))
+    shutil.rmtree(f"{hub}/.locks")
+    open_view(layout, hub).mend()
+    assert read(f"{hub}/{copy_of(layout, REPO)}") == read(f"{layout.view}/{REPO}.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "ledger"),
+    [
+        (f"{REPO}.json", {"blobs": {"../../victim": []}}),
+        (f"{REPO}.json", {"refs": {"../victim": ["mine"], "../../victim": ["mine"], "../../../victim": ["mine"]}}),
+        ("...json", {"refs": {"../victim": ["mine"]}}),
+    ],
+)
+def test_a_copy_that_a_reader_wrote_names_nothing_outside_the_view(
+    layout: Layout, view: HubView, hub: str, name: str, ledger: dict[str, object]
+) -> None:
+    view.show(publish(PLAIN, layout))
+    victims = [put(f"{folder}/victim", b"mine") for folder in (os.path.dirname(hub), hub, f"{hub}/{REPO}")]
+    known = {"blobs": {"../../victim": [os.stat(victim).st_ino for victim in victims]}} if "blobs" in ledger else {}
+    written = json.dumps({"hub": "/", **ledger, **known}).encode()
+    put(f"{os.path.dirname(f'{hub}/{copy_of(layout, REPO)}')}/{name}", written)
+    shutil.rmtree(layout.root)
+    layout.create()
+    open_view(layout, hub).mend()
+    assert [read(victim) for victim in victims] == [b"mine"] * 3
 
 
 # Cost, faults, and others at work

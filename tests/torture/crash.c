@@ -117,6 +117,16 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset)
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) { return pwrite64(fd, data, size, offset); }
 
+ssize_t copy_file_range(int from, off64_t *at, int fd, off64_t *to, size_t size, unsigned flags)
+{
+    REAL(ssize_t, "copy_file_range", int, off64_t *, int, off64_t *, size_t, unsigned);
+    WRITES("copy_file_range")
+    ssize_t done = real(from, at, fd, to, last && how[0] == 't' ? size / 2 : size, flags);
+    if (last)
+        die("copy_file_range", path);
+    return done;
+}
+
 #define ON_FD(type, name, arguments, forward, kinds) \
     type name arguments \
     { \
@@ -170,6 +180,12 @@ ON_PATH(rename, (const char *from, const char *to), (from, to), const char * COM
 ON_PATH(link, (const char *from, const char *to), (from, to), const char * COMMA const char *, to)
 ON_PATH(linkat, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags),
         int COMMA const char * COMMA int COMMA const char * COMMA int, at(b, to, buffer))
+ON_PATH(renameat, (int a, const char *from, int b, const char *to), (a, from, b, to),
+        int COMMA const char * COMMA int COMMA const char *, at(b, to, buffer))
+ON_PATH(symlinkat, (const char *text, int folder, const char *path), (text, folder, path),
+        const char * COMMA int COMMA const char *, at(folder, path, buffer))
+ON_PATH(mkdirat, (int folder, const char *path, mode_t mode), (folder, path, mode),
+        int COMMA const char * COMMA mode_t, at(folder, path, buffer))
 ON_PATH(symlink, (const char *text, const char *path), (text, path), const char * COMMA const char *, path)
 ON_PATH(unlink, (const char *path), (path), const char *, path)
 ON_PATH(unlinkat, (int folder, const char *path, int flags), (folder, path, flags), int COMMA const char * COMMA int,

@@ -13,6 +13,8 @@ from tests.torture import (
     load,
     slow_names,
     spool_tricks,
+    store_damage,
+    view_lives,
 )
 from tests.torture.cases import Family
 
@@ -25,6 +27,11 @@ FAMILIES = [
     Family("Kill -9 at a step", f"before, after and within each call that changes the disk: {_WHOLE}",
            lives.at_steps, together=True),
     Family("Kill -9 at any moment", _WHOLE, lives.at_moments, together=True),
+    Family("Kill -9 while adopting", "before, after and within each call that changes store, view or spool: what other "
+           "programs have is untouched, the view shows right bytes and in the end all of them, "
+           f"{_WHOLE}", view_lives.cases, together=True),
+    Family("Damage to published files", "no other model gets the bytes, and what is wanted is right again",
+           store_damage.cases, together=True),
     Family("Disk", "full, failing, read-only, removed, two: it is reported, it resumes, nothing is downloaded "
            "twice but what a failed sync left", disk.cases),
     Family("Clock", "no job of the scheduler stands still for more than two intervals",

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,7 +38,7 @@ DEATHS_RANDOM = 5
 DEATHS_SAMPLED = 8
 LIVES_SAMPLED = 5
 MOMENTS_S = (0.3, 2.5)  # from the first import to some time after everything is done
-STEPS = 460  # calls that change the disk in a whole life: 438 to 443 were counted, and steps past the end end it idle
+STEPS = 475  # calls that change the disk in a whole life: 451 to 460 were counted, and steps past the end end it idle
 STEP_ROW = f"SIGKILL at call N of a life from nothing, N = 1 to {STEPS}: before, after, or in the middle of it"
 RECOVERY_ROW = "SIGKILL at any call of the recovery from that"
 AGAIN_ROW = "SIGKILL at a call, where models have been removed before"
@@ -118,12 +118,20 @@ def library(source: str) -> str:
 class Victim(AgentProcess):
     """An agent that may die at any moment, its start among them."""
 
-    def __init__(self, root: Path, store: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        store: Path | None = None,
+        wants: Mapping[str, str] = WANTS,
+        comes: Collection[str] = READY,
+    ) -> None:
         here = world()
+        self.wants, self.comes = wants, comes
         super().__init__(root, here.hub.endpoint, store=store, catalog__path=here.catalog, transfer__connections=4,
                          store__min_free_bytes=0, transfer__retry_min_s=0.1, transfer__retry_max_s=0.5,
                          scheduler__reap_s=2, scheduler__rescan_s=2)  # fmt: skip
         self.report = root / "steps"
+        self.changes = [self.spool, self.store]  # where a call counts as a step
 
     def spawn(self, more: Mapping[str, str]) -> None:
         with self.log_path.open("ab") as log:
@@ -140,15 +148,15 @@ class Victim(AgentProcess):
             "LD_PRELOAD": library("crash.c"),
             "CRASH_AT": str(death.step),
             "CRASH_HOW": death.how,
-            "CRASH_ROOTS": f"{self.spool}:{self.store}",
+            "CRASH_ROOTS": ":".join(map(str, self.changes)),
             "CRASH_REPORT": str(self.report),
         }
 
     def settled(self) -> bool:
         """Whether everything has come to its end."""
-        for name in WANTS:
+        for name in self.wants:
             answer = self.progress(name)
-            wanted = "ready" if name in READY else "failed" if name == "bad" else "waiting"
+            wanted = "ready" if name in self.comes else "failed" if name == "bad" else "waiting"
             if not answer or answer["state"] != wanted:
                 return False
             # An answer of an earlier life may stand where it is still true.
@@ -162,10 +170,13 @@ class Victim(AgentProcess):
 class Life:
     """One spool and store. `die` kills an agent in them, `live` lets one come to its end; both check what must hold."""
 
+    wants: Mapping[str, str] = WANTS
+    comes: Collection[str] = READY
+
     def __init__(self, root: Path, store: Path | None = None) -> None:
-        self.agent = Victim(root, store)
+        self.agent = Victim(root, store, self.wants, self.comes)
         self.told: list[str] = []
-        for name, content in WANTS.items():
+        for name, content in self.wants.items():
             self.agent.drop(name, content)
         # Where something lies already the model cannot come in one rename: the files go in one by one.
         (self.agent.store / "nest").mkdir(parents=True)
@@ -219,7 +230,7 @@ class Life:
 
     def check_dead(self) -> None:
         """What holds at any moment at all: wants untouched, answers whole, nothing published that is not right."""
-        for name, content in WANTS.items():
+        for name, content in self.wants.items():
             assert (self.agent.spool / f"{name}.want").read_text() == content, self.explain(f"the want {name} is lost")
         for answer in self.agent.spool.rglob("*.progress"):
             try:
@@ -247,7 +258,7 @@ class Life:
     def check_done(self) -> None:
         """At the end: nothing of anybody else's is touched, and no byte is used that nobody wants."""
         assert (self.agent.store / "nest" / "notes.txt").read_text() == "somebody's own", self.explain("notes.txt")
-        for name in READY:
+        for name in self.comes:
             answer = self.agent.progress(name)
             assert answer, name
             for model in answer["models"]:
