@@ -69,6 +69,7 @@ class Record(msgspec.Struct, frozen=True):
     """What `.wantd.json` holds. `selection` is what was requested, `opens` the GGUF file or None.
 
     `skipped` and `warning` are as in a progress file (docs/protocol.md); `rules` was `core.selection.RULES` then.
+    `restricted`: the Hub gives the repository to some accounts only; None where nothing is known of that.
     """
 
     schema: int
@@ -87,6 +88,7 @@ class Record(msgspec.Struct, frozen=True):
     skipped: list[str] = []
     warning: str | None = None
     rules: int = 0
+    restricted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
