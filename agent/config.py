@@ -135,6 +135,8 @@ class Http(Section, frozen=True):
     hosts: list[str] = []
     token_file: str = ""
     metrics_textfile: str = ""
+    hub: Literal["off", "store"] = "store"
+    serve_gated: bool = False
 
 
 class Log(Section, frozen=True):

@@ -937,6 +937,37 @@ async def _token_file(agent: Agent) -> None:
     assert await _asked(agent, Authorization="Bearer secret") == 200
 
 
+async def _served(agent: Agent) -> int:
+    """The status of a published model's document, at the agent as a Hub."""
+    assert agent.app.face
+    url = f"{agent.app.face.listening[0]}/api/models/org/name"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status
+
+
+async def _publish(agent: Agent) -> None:
+    await agent.start(http__listen=["127.0.0.1:0"])
+    agent.drop()
+    await eventually(lambda: agent.said().get("state") == "ready", "it is published")
+
+
+@takes_effect("http.hub")
+async def _http_hub(agent: Agent) -> None:
+    await _publish(agent)
+    assert await _served(agent) == 200
+    await agent.reload("http.hub", "off")
+    assert await _served(agent) == 404
+
+
+@takes_effect("http.serve_gated")
+async def _serve_gated(agent: Agent) -> None:
+    agent.hub.gated = True
+    await _publish(agent)
+    assert await _served(agent) == 401
+    await agent.reload("http.serve_gated", True)
+    assert await _served(agent) == 200
+
+
 @takes_effect("log.level")
 async def _log_level(agent: Agent) -> None:
     await agent.start(log__level="ERROR")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from agent.embedded_hub.content import Content
-from agent.embedded_hub.git import blob_id, tree_oid
+from agent.http.hub.content import Content
+from agent.http.hub.git import blob_id, tree_oid
 
 LFS_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".h5", ".msgpack", ".model")
 LFS_MIN_BYTES = 10 * 1024 * 1024  # git on the Hub accepts no plain file larger than this

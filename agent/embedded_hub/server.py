@@ -14,9 +14,9 @@ from aiohttp.typedefs import Handler, Middleware
 
 from agent.embedded_hub.rate_limits import API, RESOLVERS, RateLimits
 from agent.embedded_hub.repo import Repo, Repos
-from agent.embedded_hub.response import HubError, error_responses
-from agent.embedded_hub.routes import HubRoutes
 from agent.embedded_hub.storage import Signer, Storage
+from agent.http.hub.response import HubError, error_responses
+from agent.http.hub.routes import HubRoutes
 
 ANONYMOUS = "unauthenticated; requests without a token have a lower rate limit"
 

@@ -18,9 +18,9 @@ from urllib.parse import quote, urlencode
 import orjson
 from aiohttp import web
 
-from agent.embedded_hub.interfaces import Repositories, Repository, RepositoryFile
-from agent.embedded_hub.response import ContentResponse, HubError
-from agent.embedded_hub.routes import REPO, file_headers
+from agent.http.hub.interfaces import Repositories, Repository, RepositoryFile
+from agent.http.hub.response import ContentResponse, HubError
+from agent.http.hub.routes import REPO, file_headers
 
 MAX_PLAIN_BYTES = 50 * 10**9  # the Hub's storage refuses to send more than this without Range
 URL_LIFETIME_S = 3600.0  # X-Amz-Expires of the Hub's URLs

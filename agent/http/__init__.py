@@ -11,6 +11,8 @@
 
     reads         status, wants, models, health: documents over what the others keep
     models        what is published, from the store's records
+    metrics       the same in numbers, for Prometheus
+    hub/          the Hub's own routes over the published models
     assets, page/ the page
 
 Nothing here holds a want up: handlers read what the publisher keeps, and disk is touched in threads. Modules are

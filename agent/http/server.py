@@ -17,6 +17,7 @@ from agent.http.assets import Assets
 from agent.http.connections import Connections
 from agent.http.errors import refusals
 from agent.http.guard import Guard, TokenFile
+from agent.http.hub.published import PublishedModels
 from agent.http.log import EventLog
 from agent.http.metrics import Metrics
 from agent.http.models import Shelf
@@ -54,12 +55,14 @@ class Face:
         )
         self._listeners: list[tuple[Address, socket.socket]] = []
         self._servers: list[asyncio.Server] = []
-        self.app = web.Application(middlewares=[refusals, guard.check], client_max_size=BODY_BYTES)
+        hub = PublishedModels(shelf, lambda: config.config.http)
+        self.app = web.Application(middlewares=[refusals, guard.check, hub.serve], client_max_size=BODY_BYTES)
         self.app.add_routes(Assets().table())
         self.app.add_routes(Reads(facts, self.publisher, shelf, lambda: self.listening).table())
         self.app.add_routes(Streams(log, self.readers, clock).table())
         self.metrics = Metrics(facts, feed, wants, shelf, clock)
         self.app.add_routes(self.metrics.table())
+        self.app.add_routes(hub.table())
         self.app.add_routes(changes)
         # Handlers end when their client goes: an event stream would not notice for a while.
         self._runner = web.AppRunner(

@@ -162,7 +162,7 @@ class Runner:
                 job.verify()
                 for line in await asyncio.to_thread(_sources, job, plan, fetched):
                     job.log.info("{}", line)
-                record = await asyncio.to_thread(self._record, plan, fetched)
+                record = await asyncio.to_thread(self._record, plan, fetched, job.restricted)
                 published = await finish_before_cancel(asyncio.to_thread(stage.publish, record, self.endpoint()))
             except BaseException:
                 run.stage = None
@@ -212,7 +212,7 @@ class Runner:
             raise _most_definite(expected) from None
         return [result for result in results if result is not None]
 
-    def _record(self, plan: Plan, fetched: list[Fetched]) -> Record:
+    def _record(self, plan: Plan, fetched: list[Fetched], restricted: bool | None) -> Record:
         served = {part for result in fetched for part in result.source.split("+")}
         own = plan.target.selection
         sources = served - {"store", "partial"} or served  # what was here already counts where nothing else came
@@ -245,6 +245,7 @@ class Runner:
             warning=plan.warning,
             provisional=plan.provisional,
             rules=RULES,
+            restricted=restricted,
         )
 
     def _forget_partials(self, job: Job) -> None:

@@ -28,6 +28,7 @@ from agent.store.layout import Published, Record
 if TYPE_CHECKING:
     from loguru import Logger
 
+_TELL_RESTRICTED = ("hub", "mirror")  # sources that say whether a repository is gated or private
 LOGGED_WANTS = 20  # of a job, named in each of its log lines
 DEFAULT_PRIORITY = 5
 
@@ -35,14 +36,15 @@ DEFAULT_PRIORITY = 5
 class Job:
     """A target that wants ask for. All of them show its `progress`.
 
-    `partial_keys` are the partials that it has begun, which a later run resumes.
+    `partial_keys` are the partials that it has begun, which a later run resumes. `restricted` is as in its record.
     """
 
-    __slots__ = ("_feed", "_priorities", "partial_keys", "progress", "target", "wanted_by")
+    __slots__ = ("_feed", "_priorities", "partial_keys", "progress", "restricted", "target", "wanted_by")
 
     def __init__(self, target: Target, feed: Feed) -> None:
         self.target = target
         self.progress = ModelProgress()
+        self.restricted: bool | None = None
         self.partial_keys: set[str] = set()
         self.wanted_by: dict[Ticket, int] = {}
         self._priorities: Counter[int] = Counter()
@@ -94,6 +96,7 @@ class Job:
     def listed(self, listing: Listing) -> None:
         """A source has answered; nothing to tell of until the files are chosen."""
         selection, progress = self.target.selection, self.progress
+        self.restricted = listing.restricted if listing.source in _TELL_RESTRICTED else None
         progress.repo, progress.revision, progress.source = selection.repo, selection.revision, listing.source
         progress.commit = listing.commit if is_whole_commit(listing.commit) else None
         progress.source_why = listing.because.message if listing.because else None

@@ -74,6 +74,7 @@ class Record(msgspec.Struct, frozen=True):
     `skipped` and `warning` are as in a progress file (docs/protocol.md); `rules` was `core.selection.RULES` then.
     `provisional` says that the files were chosen from a cache's listing, which may lack some: the model is planned
     again when the Hub can be asked.
+    `restricted`: the Hub gives the repository to some accounts only; None where nothing is known of that.
     """
 
     schema: int
@@ -93,6 +94,7 @@ class Record(msgspec.Struct, frozen=True):
     warning: str | None = None
     provisional: bool = False
     rules: int = 0
+    restricted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agent.embedded_hub.content import Content
-from agent.embedded_hub.response import error_responses
-from agent.embedded_hub.routes import HubRoutes
+from agent.http.hub.content import Content
+from agent.http.hub.response import error_responses
+from agent.http.hub.routes import HubRoutes
 
 COMMIT = "c" * 40
 WEIGHTS = bytes(range(256)) * 50

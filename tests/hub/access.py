@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from agent.embedded_hub.repo import Repo, Repos
-from agent.embedded_hub.response import HubError, json_response, repo_not_found
-from agent.embedded_hub.routes import CONTENT_ROUTES
+from agent.http.hub.response import HubError, json_response, repo_not_found
+from agent.http.hub.routes import CONTENT_ROUTES
 
 # Known only to instrumented Hubs: one may read everything, the other is a valid account that was granted nothing.
 TOKEN_GRANTED = "hf_embeddedHubGranted0000000000000000"

@@ -22,7 +22,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from agent.embedded_hub.repo import HubFile
-from agent.embedded_hub.response import ContentResponse, HubError, json_response
+from agent.http.hub.response import ContentResponse, HubError, json_response
 from tests.hub.faults import FaultBoard
 from tests.hub.ledger import Ledger
 

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from agent.embedded_hub.response import WRITE_CHUNK, ContentResponse, HubError
+from agent.http.hub.response import WRITE_CHUNK, ContentResponse, HubError
 
 PACE_S = 0.02  # a capped body is written in steps of this length
 

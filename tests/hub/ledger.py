@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from agent.embedded_hub.response import BodyWriter, ContentResponse
+from agent.http.hub.response import BodyWriter, ContentResponse
 
 RECENT = 5000  # requests remembered: a whole test's worth, some hundred kB
 CONTENT_STATUSES = (200, 206, 416)

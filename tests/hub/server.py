@@ -11,14 +11,14 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from agent.embedded_hub.content import Content
-from agent.embedded_hub.interfaces import Repository
 from agent.embedded_hub.rate_limits import RateLimits
 from agent.embedded_hub.repo import Repo
-from agent.embedded_hub.response import ContentResponse, error_responses
-from agent.embedded_hub.routes import PAGE_SIZE
 from agent.embedded_hub.server import EmbeddedHub
 from agent.embedded_hub.storage import MAX_PLAIN_BYTES, URL_LIFETIME_S, Signer, storage_id, stored
+from agent.http.hub.content import Content
+from agent.http.hub.interfaces import Repository
+from agent.http.hub.response import ContentResponse, error_responses
+from agent.http.hub.routes import PAGE_SIZE
 from tests.hub import control
 from tests.hub.access import DEFAULT_TOKENS, Gate
 from tests.hub.faults import FaultBoard

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from agent.embedded_hub.content import Content
 from agent.embedded_hub.repo import HubFile, Repo
+from agent.http.hub.content import Content
 from tests.hub import models
 from tests.hub.access import ClosedRepo
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from agent.embedded_hub.git import is_lfs, lfs_pointer, tree_oid
-from agent.embedded_hub.interfaces import Repository, RepositoryFile
-from agent.embedded_hub.response import HubError
+from agent.http.hub.git import is_lfs, lfs_pointer, tree_oid
+from agent.http.hub.interfaces import Repository, RepositoryFile
+from agent.http.hub.response import HubError
 
 DATE = "2026-01-15T12:00:00.000Z"  # of every commit: `Repository` knows no dates
 TAGS = "refs/tags/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from agent.embedded_hub.content import Content
+from agent.http.hub.content import Content
 
 
 class RepositoryFile(Protocol):

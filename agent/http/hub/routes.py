@@ -18,11 +18,11 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from agent.embedded_hub import documents
-from agent.embedded_hub.content import Content
-from agent.embedded_hub.git import is_lfs
-from agent.embedded_hub.interfaces import Repositories, Repository, RepositoryFile
-from agent.embedded_hub.response import ContentResponse, HubError, Moved, json_response, redirect, repo_not_found
+from agent.http.hub import documents
+from agent.http.hub.content import Content
+from agent.http.hub.git import is_lfs
+from agent.http.hub.interfaces import Repositories, Repository, RepositoryFile
+from agent.http.hub.response import ContentResponse, HubError, Moved, json_response, redirect, repo_not_found
 
 PAGE_SIZE = 1000  # entries of one page of a tree
 CONTENT_ROUTES = frozenset({"resolve", "resolve-cache"})  # where bytes are asked for, by name

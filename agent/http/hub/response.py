@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.typedefs import Handler
 
-from agent.embedded_hub.content import Content
+from agent.http.hub.content import Content
 
 WRITE_CHUNK = 256 * 1024
 SENDFILE_CHUNK = 4 * 1024 * 1024  # how far `on_sent` may lag behind the wire

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from agent.embedded_hub.interfaces import RepositoryFile
+from agent.http.hub.interfaces import RepositoryFile
 
 SHA256_DIGITS = 64
 
