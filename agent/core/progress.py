@@ -211,6 +211,7 @@ class ModelShown:
     rate: float
     error: WantdError | None
     waiting: Wait | None
+    throttled_by: str | None = None
 
 
 def show_model(name: str, model: ModelProgress, files: int | None = FILES_SHOWN) -> ModelShown:
@@ -227,6 +228,7 @@ def show_model(name: str, model: ModelProgress, files: int | None = FILES_SHOWN)
         model.rate,
         model.error,
         model.waiting,
+        model.throttled_by,
     )
 
 
@@ -309,7 +311,7 @@ def describe(
         "finished_at": want.finished_at and timestamp(want.finished_at),
         "agent": {"pid": agent.pid, "host": agent.host, "version": agent.version},
     }
-    if host := next((model.entry["throttled_by"] for model in models if "throttled_by" in model.entry), None):
+    if host := next((model.throttled_by for model in models if model.throttled_by), None):
         value["throttled_by"] = host
     return value, fraction
 
