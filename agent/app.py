@@ -119,7 +119,7 @@ class App:
         modes = Modes.current()  # sets the umask for an instant: first of all, before there are threads
         layout = self.layout = Layout(config.store.dir)
         layout.create()
-        self._hold_spool()
+        await asyncio.to_thread(self._hold_spool)
 
         clock = self.clock = SystemClock()
         feed = self.feed = Feed()

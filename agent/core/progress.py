@@ -211,6 +211,7 @@ class ModelShown:
     rate: float
     error: WantdError | None
     waiting: Wait | None
+    throttled_by: str | None = None
 
 
 def show_model(name: str, model: ModelProgress, files: int | None = FILES_SHOWN) -> ModelShown:
@@ -227,6 +228,7 @@ def show_model(name: str, model: ModelProgress, files: int | None = FILES_SHOWN)
         model.rate,
         model.error,
         model.waiting,
+        model.throttled_by,
     )
 
 
@@ -289,7 +291,6 @@ def describe(
     holdup = waiting or next((model.waiting for model in models if model.state is State.WAITING), None)
     moving = total is not None and rate > 0 and state not in FINAL
     eta = round((total - done) / rate, 1) if moving and total is not None else None
-    entries = [model.entry for model in models if model.entry is not None]
     value = {
         "schema": SCHEMA,
         "want": want.name,
@@ -299,7 +300,7 @@ def describe(
         "bytes_total": total,
         "rate_bytes_per_s": round(rate),
         "eta_s": eta,
-        "models": entries,
+        "models": [model.entry for model in models if model.entry is not None],
         "waiting": to_json(holdup) if holdup and state is State.WAITING else None,
         "error": failed.to_json() if failed else None,
         "attempt": want.attempt,
@@ -310,7 +311,7 @@ def describe(
         "finished_at": want.finished_at and timestamp(want.finished_at),
         "agent": {"pid": agent.pid, "host": agent.host, "version": agent.version},
     }
-    if host := next((entry["throttled_by"] for entry in entries if "throttled_by" in entry), None):
+    if host := next((model.throttled_by for model in models if model.throttled_by), None):
         value["throttled_by"] = host
     return value, fraction
 

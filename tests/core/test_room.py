@@ -124,8 +124,8 @@ def test_whatever_there_is(found: list[Stored], sizes: list[int], missing: int, 
         assert counted.frees(model.name for model in chosen) >= missing
         without_last = [model.name for model in chosen[:-1]]
         assert counted.frees(without_last) < missing
-        # Whoever was used longer ago and stays would have been of no use.
-        stays = [m for m in counted.next_to_go(NOW) if m not in chosen and m.last_used < chosen[-1].last_used]
+        # What was used longer ago and stays would have been of no use. All times in the future are the same: now.
+        stays = [m for m in counted.next_to_go(NOW) if m not in chosen and m.last_used < min(chosen[-1].last_used, NOW)]
         for model in stays:
             with_it = counted.frees([*without_last, chosen[-1].name, model.name])
             gained = with_it - counted.frees([*without_last, chosen[-1].name])

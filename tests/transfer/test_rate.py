@@ -163,7 +163,7 @@ def test_each_host_has_a_number_of_connections_of_its_own() -> None:
         for host, most in ((slow, 1e12), (fast, 1e6)):
             host.share.load = host.share.target
             host.received += int(min(host.share.target * 1e6, most) * MEASURE_S)
-        hosts.tick(tick * MEASURE_S, False)
+        hosts.tick(tick * MEASURE_S, False, 0)
     assert (slow.share.target, fast.share.target) == (16, CONNECTIONS_FIRST)
     assert hosts.get("slow:443") is slow
     hosts.limit(4)
