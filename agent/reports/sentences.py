@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from agent.core.waits import ForDisk, ForLock, ForQuota, ForRateLimit, ForRetry, ForSlot, ForWindow, Holder, NotBefore, Wait
+from agent.core.waits import (
+    ForDisk,
+    ForLock,
+    ForQuota,
+    ForRateLimit,
+    ForRetry,
+    ForSlot,
+    ForWindow,
+    Holder,
+    NotBefore,
+    Wait,
+)
 from agent.core.words import size
 
 
@@ -18,7 +29,9 @@ def waiting_text(wait: Wait) -> str:
         case ForDisk(need_bytes, free_bytes):
             return f"Waits for disk space: {size(need_bytes)} needed, {size(free_bytes)} free."
         case ForQuota(need_bytes, free_bytes):
-            return f"Waits for room in the store: {size(need_bytes)} needed, {size(free_bytes)} left of store.max_bytes."
+            return (
+                f"Waits for room in the store: {size(need_bytes)} needed, {size(free_bytes)} left of store.max_bytes."
+            )
         case ForRateLimit(until):
             return f"The server limits the rate of requests; continuing {_at(until)}."
         case ForWindow(until):

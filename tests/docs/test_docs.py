@@ -75,7 +75,7 @@ def test_every_error_code_with_its_exit_code_and_whether_it_is_retried() -> None
 def test_every_key_of_a_progress_file() -> None:
     text = page("protocol.md")
     now = datetime.now(UTC)
-    cut = ModelProgress(skipped=("modeling.py",), warning="needs code")
+    cut = ModelProgress(skipped=("modeling.py",), warning="needs code", throttled_by="cdn.example:443")
     cut.begin([FileProgress(f"{number}", 1) for number in range(FILES_SHOWN + 1)], None)
     cut.update(cut.files[0], 1, State.DOWNLOADING, 0.0)
     data, _ = render(WantInfo("x.want", 1, now, None, None, {}), [show_model("x", cut)], AgentInfo(1, "h", "v"), now)

@@ -190,6 +190,7 @@ async def test_the_transfer_is_told_all_that_is_known_of_the_file(shop: Workshop
 async def test_a_host_that_holds_back_is_named_while_bytes_come(shop: Workshop) -> None:
     run, file, shown = staged(shop)
     shop.transfer.throttled = "cdn.example:443"
+    shop.transfer.steps[NAME] = [(5, False)]
     seen: list[str | None] = []
     shop.transfer.watch = lambda: seen.append(run.job.progress.throttled_by)
     await shop.files.obtain(run, file, shown)
