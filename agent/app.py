@@ -173,6 +173,7 @@ class App:
             jobs=jobs,
             config=lambda: live.config.store,
             others=others(layout, config.spool.dir, lambda: catalog.catalog, lambda: self.intake.postponed()),
+            tell=feed.changed,
         )
         self.uses = Uses(feed, layout, clock)
         slots = Slots(lambda: live.config.transfer.jobs, clock.monotonic)

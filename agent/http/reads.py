@@ -149,7 +149,7 @@ class Reads:
             "reserved_bytes": self._facts.reserved(),
             "free_bytes": free,
             "min_free_bytes": self._facts.live.config.store.min_free_bytes,
-            "quota_bytes": 0,
+            "quota_bytes": self._facts.live.config.store.max_bytes,
             "next_out": [],
         }
 

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from loguru import logger
 
@@ -27,6 +28,7 @@ from agent.errors import Code, WantdError
 from agent.jobs.disk import finish_before_cancel
 from agent.jobs.run import NotNow
 from agent.state.job import Job
+from agent.state.news import ModelNews
 from agent.store.inventory import Inventory
 from agent.store.layout import Layout
 from agent.store.room import census
@@ -46,7 +48,8 @@ class Room:
     """The room of one store. `config` is the `[store]` section in force, `jobs` all jobs by target.
 
     `others` are the wants that are no jobs of this agent, by the names of the models that they ask for: of other
-    agents that use the store, and those whose time has not come. It touches the disk.
+    agents that use the store, and those whose time has not come. `tell` hears of each model that went. It touches the
+    disk.
     """
 
     layout: Layout
@@ -57,6 +60,7 @@ class Room:
     jobs: Mapping[Target, Job]
     config: Callable[[], Store]
     others: Callable[[], Wants] = dict
+    tell: Callable[[ModelNews], object] = lambda _: None
     removed: Counter[Reason] = field(default_factory=Counter)  # models, since the start
     freed_bytes: int = 0  # since the start
     _leaving: dict[str, float] = field(default_factory=dict)
@@ -227,6 +231,8 @@ class Room:
         self._leaving[name] = self.clock.monotonic()
         self.removed[reason] += 1
         self.freed_bytes += removed.freed_bytes
+        what: Literal["removed", "evicted"] = "removed" if reason is Reason.REQUESTED else "evicted"
+        self.tell(ModelNews(removed.model, what, reason=reason))
         held = f", {size(removed.held_bytes)} more when its readers end" if removed.held_bytes else ""
         logger.bind(model=removed.model).info(
             "removed {} ({}): {} freed{}", removed.model, reason, size(removed.freed_bytes), held

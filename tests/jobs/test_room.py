@@ -21,6 +21,7 @@ from agent.jobs.room import Wanted
 from agent.jobs.run import NotNow
 from agent.jobs.uses import Uses
 from agent.state.job import Job
+from agent.state.news import ModelNews
 from agent.store.layout import RECORD
 from agent.store.room.census import used_bytes
 from agent.store.room.leases import Leased, lease
@@ -79,8 +80,10 @@ async def test_room_on_the_disk_is_made_by_the_least_recently_used(shop: Worksho
         return gone
 
     shop.room.remover = type("Freeing", (), {"remove": staticmethod(remove), "view": shop.view})()  # type: ignore[assignment]
+    changes = shop.feed.subscribe()
     await shop.room.reserve(wants(shop, "a"), 2 * BLOCK, 2 * BLOCK)
     assert not old.exists() and new.exists()
+    assert ModelNews("old", "evicted", reason="disk") in changes.take()
     assert shop.room.removed[Reason.DISK] == 1 and shop.room.freed_bytes == SMALL
 
 

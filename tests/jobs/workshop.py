@@ -64,6 +64,7 @@ class Workshop:
             clock=self.clock,
             jobs=self.jobs,
             config=lambda: self.store,
+            tell=self.feed.changed,
         )
         self.slots = Slots(lambda: self.places, self.clock.monotonic)
         self.waits = LockWaits(self.locks, lambda: 300.0, self.clock)
