@@ -79,9 +79,7 @@ class Model:
             part = layout.part(sha256(data))
             if not os.path.exists(part):
                 made = put(f"{layout.partial}/{os.urandom(6).hex()}", data)
-                with contextlib.suppress(FileExistsError):  # another process was quicker
-                    os.link(made, part)
-                os.unlink(made)
+                os.rename(made, part)  # another process may have been quicker, with the same bytes
             stage.add(SafeName(name), part)
         return stage
 

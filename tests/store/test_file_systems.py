@@ -26,13 +26,17 @@ KINDS = {
     "xfs": (["mkfs.xfs", "-q", "-m", "reflink=1"], "reflink", True),
     "btrfs": (["mkfs.btrfs", "-q"], "reflink", True),
     "vfat": (["mkfs.vfat"], "copy", False),
+    "exfat": (["mkfs.exfat"], "copy", False),
 }
+FUSE = {"exfat": "mount.exfat-fuse"}  # where a program mounts it, not the kernel: containers' kernels have no FAT
 
 
 def _mounts(kind: str) -> bool:
     """Whether this kernel mounts it, this machine makes it, and this user may do both."""
     known = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
-    return os.geteuid() == 0 and kind in known and shutil.which(KINDS[kind][0][0]) is not None
+    programs = [KINDS[kind][0][0], *([FUSE[kind]] if kind in FUSE else [])]
+    there = "fuse" in known and os.path.exists("/dev/fuse") if kind in FUSE else kind in known
+    return os.geteuid() == 0 and there and all(map(shutil.which, programs))
 
 
 @pytest.fixture(params=[kind for kind in KINDS if _mounts(kind)])
@@ -49,9 +53,14 @@ def disk(kind: str, tmp_path: Path) -> Iterator[str]:
         file.truncate(SIZE)
     at.mkdir()
     subprocess.run([*KINDS[kind][0], str(image)], check=True, capture_output=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(at)], check=True)
-    yield str(at)
-    subprocess.run(["umount", "--lazy", str(at)], check=True)
+    loop = ["losetup", "--find", "--show", str(image)]
+    device = subprocess.run(loop, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        subprocess.run([FUSE.get(kind, "mount"), device, str(at)], check=True, capture_output=True)
+        yield str(at)
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 @pytest.fixture
