@@ -162,8 +162,6 @@ class App:
             lambda: live.config.store.min_free_bytes,
             max_bytes=lambda: live.config.store.max_bytes,
         )
-        catalog = CatalogFile(lambda: catalog_path(live.config))
-        await asyncio.to_thread(catalog.load)
         self.room = Room(
             layout=layout,
             inventory=inventory,
