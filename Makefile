@@ -78,7 +78,7 @@ bench-short: $(VENV)/ready  ## the same with tiny files: is everything right? It
 	$(BIN)/python -m bench --short
 
 torture: $(VENV)/ready  ## every fault on purpose, 1,280 kills; makes the table of docs/RELIABILITY.md; best as root
-	$(BIN)/python -m tests.torture $(TORTURE)
+	LOOP_HELD_MS=50 $(BIN)/python -m tests.torture $(TORTURE)
 
 fuzz: $(VENV)/ready  ## every property of the test-suite with 2,000 examples instead of 100
 	$(BIN)/python -m pytest tests/torture/test_fuzz.py tests -m hypothesis --hypothesis-profile=fuzz --timeout=3600
