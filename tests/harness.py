@@ -16,8 +16,8 @@ from typing import Any
 DEADLINE_S = 60.0  # far more than anything takes; only a failure waits so long
 POLL_S = 0.01
 # Of processor time in one turn of an agent's event loop: more fails the test, with the culprit named. 50 ms are
-# promised, and `make torture` asks for them. Tests that run five at a time on two processors, which are threads of one core most
-# often and share its caches, take up to twice the processor time for the same work.
+# promised, and `make torture` asks for them. Tests run five at a time on two processors, which most often are threads
+# of one core and share its caches: the same work takes up to twice the processor time there.
 LOOP_HELD_MS = int(os.environ.get("LOOP_HELD_MS", "100"))
 
 LOOP_HELD = "the event loop was held for"

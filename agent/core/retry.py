@@ -94,7 +94,7 @@ REPORT_S = 3.0  # the same for its response
 DOOR_CONNECT_S = 1.0  # the door is on this host, or as near: a connection takes less than a millisecond
 DOOR_OPEN_S = 1.0  # the files of one model are located within moments of each other: one look serves them
 DOOR_SHUT_S = 30.0  # nginx is restarted within seconds; a host that is rebuilt is not asked for at each file
-FLEET_STRIKES = 2  # failures in a row until the Hub is asked for a file; a ring passes over a member that died
+FLEET_STRIKES = 4  # failures until the Hub is asked for a file: a member that dies in mid-slice is one, and two may die
 
 # -- what other programs of this host have (sources/host_caches.py) ------------------------------------------------
 
