@@ -27,9 +27,11 @@ _RUN = re.compile(rb"\x02+")
 def granule_for(size: int, slice_bytes: int = 0) -> int:
     """The granule, in bytes, for a file of `size` bytes: 256 KiB to 4 MiB, doubled as the file grows.
 
-    Where a source keeps files in slices, `slice_bytes` is the smallest: a granule is then a number of whole slices.
+    Where a source keeps files in slices, a granule is one of them, of `slice_bytes`.
     """
-    granule = slice_bytes or GRANULE_MIN
+    if slice_bytes:
+        return slice_bytes
+    granule = GRANULE_MIN
     while granule < GRANULE_MAX and granule * GRANULES < size:
         granule *= 2
     return granule

@@ -71,7 +71,8 @@ class Location:
 
     `access` is the way to them; the URL in it may be signed and expire: ask `Locate` again when it does.
     `etag`, `size` (bytes) and `sha256` are what the source announced for this file, None where it said nothing;
-    `ranges` is False where only the whole file can be asked for. `unreachable` is the code for bytes that do not come.
+    `ranges` is False where only the whole file can be asked for, and `span_bytes` is the most that one request may ask
+    for (0: any number of bytes). `unreachable` is the code for bytes that do not come.
     """
 
     source: str
@@ -81,6 +82,7 @@ class Location:
     ranges: bool = True
     sha256: str | None = None
     unreachable: Code = Code.HUB_UNREACHABLE
+    span_bytes: int = 0
 
 
 # Called with None at first, later with the error that made the last location useless (expired, unreachable). Raises a

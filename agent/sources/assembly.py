@@ -135,7 +135,16 @@ class Assembly:
             return chain
         door = Door(connects_to(fleet.url), self._clock, lambda: fleet.patience_s)
         listings = HubSource(client, self._budgets, fleet.url, name="fleet") if fleet.listings else None
-        return FleetSource(fleet.url, door, client.rule, chain, self._clock, listings=listings, gated=fleet.gated)
+        return FleetSource(
+            fleet.url,
+            door,
+            client.rule,
+            chain,
+            self._clock,
+            slice_bytes=fleet.slice_bytes,
+            listings=listings,
+            gated=fleet.gated,
+        )
 
     def _client(self, purpose: str, url: str, limits: Limits, unreachable: Code) -> Http | None:
         """The client for a URL that a person configured: the one there is, if it was made for the same."""

@@ -107,6 +107,9 @@ def connects_to(url: str) -> Callable[[], Awaitable[bool]]:
 class FleetSource:
     """The bytes from the fleet at `url` (no trailing slash) where that is right, everything else from `behind`.
 
+    One request asks for one slice: nginx (1.22, ngx_http_slice_filter_module) goes on with the next slice when the
+    member that sends one dies in the middle of it, so that all that follows stands at the wrong place.
+
     `listings` is asked for listings first where the fleet's copies are trusted; `gated` says that every host of the
     fleet may read what the Hub gives to some accounts only.
     """
@@ -119,6 +122,7 @@ class FleetSource:
         behind: Source,
         clock: Clock,
         *,
+        slice_bytes: int,
         listings: Source | None = None,
         gated: bool = False,
     ) -> None:
@@ -126,6 +130,7 @@ class FleetSource:
         self._door = door
         self._rule = rule
         self._behind = behind
+        self._slice_bytes = slice_bytes
         self._listings = listings
         self._gated = gated
         self._listed: LRUCache[tuple[str, str], dict[str, RemoteFile]] = LRUCache(LISTED_MAX, lambda d: max(len(d), 1))
@@ -163,7 +168,14 @@ class FleetSource:
         self._given[key] = strikes or 0
         # Encoded as the Hub's own tools do: one file has one URL, and so one place in the fleet's cache.
         url = f"{self._url}/{query.repo}/resolve/{quote(query.revision, safe='')}/{quote(name, safe='/')}"
-        return Location(NAME, PlainHttp(url, self._rule), file.sha256 or file.git_sha1, file.size, sha256=file.sha256)
+        return Location(
+            NAME,
+            PlainHttp(url, self._rule),
+            file.sha256 or file.git_sha1,
+            file.size,
+            sha256=file.sha256,
+            span_bytes=self._slice_bytes,
+        )
 
     def _note(self, key: _Key, strikes: int, failed: WantdError) -> None:
         """The fleet failed with a file, `strikes` times in a row now: is it passed over now?"""

@@ -350,7 +350,10 @@ class Download:
         if self._is_capped(now):
             return RequestShape.RANGE, None
         rate = self.speeds[-1] if self.speeds else None
-        return RequestShape.RANGE, self.grid.take(span_bytes(self.grid.untaken_bytes, lanes, rate))
+        most = span_bytes(self.grid.untaken_bytes, lanes, rate)
+        if self.location is not None and self.location.span_bytes:
+            most = min(most, self.location.span_bytes)
+        return RequestShape.RANGE, self.grid.take(most)
 
     def _is_capped(self, now: float) -> bool:
         return self._cap is not None and now < self._cap[1] and len(self.pieces) >= self._cap[0]

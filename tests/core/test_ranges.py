@@ -36,6 +36,10 @@ def test_a_file_has_8192_granules_at_most_until_they_are_as_large_as_they_get(si
     assert granule_for(size) == granule
 
 
+def test_where_a_source_has_slices_a_granule_is_one() -> None:
+    assert granule_for(400 * GIB, 3 * MIB) == 3 * MIB
+
+
 @given(st.integers(0, 2**45), st.integers(1, 64), st.none() | st.floats(0, 1e10))
 def test_a_request_never_asks_for_more_than_half_of_its_share(untaken: int, lanes: int, rate: float | None) -> None:
     assert 1 <= span_bytes(untaken, lanes, rate) <= max(1, min(64 * MIB, untaken // (2 * lanes)))
