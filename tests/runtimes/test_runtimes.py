@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtimes.conftest import GGUF, REPO, Runtime
+from tests.runtimes.conftest import GGUF, PIPELINE, REPO, Runtime
 
 SENTENCES = ["A model is wanted.", "Ein Modell wird gebraucht."]
 EMBEDDING = """
@@ -41,6 +41,14 @@ GGUF_TENSORS = """
 import gguf
 result = sorted(tensor.name for tensor in gguf.GGUFReader(argument[0]).tensors)
 """
+IMAGE = """
+import torch
+from diffusers import DiffusionPipeline
+pipeline = DiffusionPipeline.from_pretrained(argument)
+pipeline.set_progress_bar_config(disable=True)
+chance = torch.Generator().manual_seed(1)
+result = pipeline(generator=chance, num_inference_steps=2, output_type="np").images.tolist()
+"""
 BY_NAME = """
 import huggingface_hub
 result = huggingface_hub.hf_hub_download(argument[0], argument[1])
@@ -55,6 +63,12 @@ def test_by_name_from_the_view_and_by_path_from_the_store_it_computes_the_same(
     assert len(expected[0]) == 384
     assert runtime(code, [REPO, SENTENCES], HF_HUB_CACHE=published["view"]) == expected
     assert runtime(code, [published[REPO], SENTENCES]) == expected
+
+
+def test_a_pipeline_of_diffusers_draws_the_same(runtime: Runtime, pipeline: str, published: dict[str, str]) -> None:
+    expected = runtime(IMAGE, pipeline)
+    assert runtime(IMAGE, PIPELINE, HF_HUB_CACHE=published["view"]) == expected
+    assert runtime(IMAGE, published[PIPELINE]) == expected
 
 
 def test_safetensors_reads_the_weights_in_the_store(runtime: Runtime, package: str, published: dict[str, str]) -> None:
