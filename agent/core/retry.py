@@ -73,7 +73,7 @@ RESUME_SPACING_S = 0.1  # between requests after a wait, until a response says t
 
 # -- plans (jobs/runner.py) ------------------------------------------------------------------------------------------
 
-# Of 16 places for plans, each is kept so long where sources have failed 16 in a row: 32 tries a second, whoever waits.
+# Of 16 places for plans, each is kept so long where sources have failed 16 in a row: 32 tries a second at most.
 FAILED_PLAN_S = 0.5
 
 # -- sources ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 - `Host` must be a name of the listener: a page of another site whose name was made to point here (DNS rebinding) has
   another one. `Origin`, where a browser sends it, must be our own page's; so must `Sec-Fetch-Site`.
-- Over TCP nothing is changed, whoever asks, and where `http.token_file` is set, little is told without the token.
+- Over TCP nothing is changed, for any client, and where `http.token_file` is set, little is told without the token.
 - Over the Unix socket the kernel says who asks (SO_PEERCRED, unix(7)): root, the agent's user and members of its group
   may change something.
 

@@ -59,7 +59,7 @@ class Told:
         return key in self.load()
 
     def load(self) -> set[str]:
-        """What the file says; it is written anew where most of its lines are of no use any more."""
+        """What the file says; it is rewritten where most of its lines are obsolete."""
         if self._keys is None:
             self._keys = set()
             lines: list[str] = []

@@ -177,7 +177,7 @@ def read_progress(folders: Folders, want_path: str, *, most: int) -> bytes:
 
 
 def read_any_progress(folders: Folders, want_path: str, most: int) -> bytes:
-    """The first `most` bytes of a progress file, whoever wrote it. Never blocks. Raises OSError."""
+    """The first `most` bytes of a progress file, which may be anyone's. Never blocks. Raises OSError."""
     folder, name = folders.place(progress_path(want_path))
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
